@@ -1,0 +1,77 @@
+"""Result kinds: one file each, found by listing this folder; nothing is registered by hand.
+
+A kind is a module that exports `build(order: Order) -> Built | None`; None means that this order has nothing of this
+kind to say (a SEG without a voxel).
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Protocol
+
+from dicom_sr.nouns import Findings
+from dicom_sr.problem import Problem
+from dicom_sr.source import SourceSeries
+
+
+class UnknownKind(Problem):
+    """No result kind has this name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """One result object as it will be kept, sent and, after a failure, sent again: never rebuilt under its UID."""
+
+    kind: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    part10: bytes
+    """The whole DICOM file, preamble and File Meta Information included (PS3.10 7.1)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Order:
+    """What a writer gets: the findings, the series they are about, and what the result set has in common."""
+
+    findings: Findings
+    source: SourceSeries
+    uid: Callable[[str, int], str]
+    """UID of (name, ordinal): derived from everything that could change a byte's meaning; `name` is a kind or
+    "<kind>.series", "<kind>.dimension", "tracking" ..., each with its own ordinals."""
+    made_at: datetime
+    """When the findings were made, aware, in the configured time zone; kept with the job, so a retry writes the same."""
+    series_number: int
+    pipeline: str
+    title: str
+    research: bool
+    completeness: str
+    """How it was known that the series was complete, in a sentence for the report."""
+    companions: tuple[Built, ...] = ()
+    """Objects of this result set that were built before this one; an SR references them."""
+
+
+class Build(Protocol):
+    """Makes one object of a kind, or None when there is nothing to say in it."""
+
+    def __call__(self, order: Order) -> Built | None: ...
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Names of all result kinds, sorted."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+def find(name: str) -> Build:
+    """The builder of this kind.
+
+    Raises:  UnknownKind
+    """
+    if name not in names():
+        raise UnknownKind(f"there is no result kind {name!r}", remedy=f"Choose one of: {', '.join(names())}")
+    build: Build = importlib.import_module(f"{__name__}.{name}").build
+    return build

@@ -1,0 +1,17 @@
+"""The root of every error that Isocenter raises on purpose.
+
+It lives in the lowest package and imports nothing, so that all three packages share one root; the tree of the
+router's own errors is drawn at the head of `router/errors.py`.
+"""
+
+
+class Problem(Exception):
+    """Something a person or a retry can put right: what happened, to which thing, and what to do about it."""
+
+    retryable = False
+    """Whether the same attempt, made later and unchanged, may succeed; the error knows, the caller does not guess."""
+
+    def __init__(self, what: str, *, remedy: str) -> None:
+        super().__init__(f"{what}. {remedy}")
+        self.what = what
+        self.remedy = remedy

@@ -1,0 +1,44 @@
+"""Derived UIDs: the same work has the same UID, other work another, however often it is tried."""
+
+import hashlib
+from collections.abc import Iterable
+from uuid import UUID, uuid5
+
+ISOCENTER = UUID("5a2c3f0e-7d7b-4d0e-9a53-6f1b5e0c1a77")
+"""Name space of our derived UIDs (RFC 4122 4.3); never changed, or every result would get a second identity."""
+
+SEPARATOR = "\x1f"
+
+
+def derived_uid(
+    *,
+    node: str,
+    input_digest: str,
+    pipeline: str,
+    version: str,
+    weights: str,
+    settings: str,
+    kind: str,
+    encoding: str,
+    ordinal: int,
+    run: int,
+) -> str:
+    """One UID for one piece of work.
+
+    Every part that could change a byte's meaning is in it; `run` counts the re-runs that a person asked for.
+
+    Source:  PS3.5 B.2 (UUID derived UID)
+    """
+    parts = (node, input_digest, pipeline, version, weights, settings, kind, encoding, str(ordinal), str(run))
+    return f"2.25.{uuid5(ISOCENTER, SEPARATOR.join(f'{len(part)}:{part}' for part in parts)).int}"
+
+
+def pixels_digest(instances: Iterable[tuple[str, str]]) -> str:
+    """Digest of what a run reads: (SOPInstanceUID, pixel digest) of each instance, in whatever order they come."""
+    lines = sorted(f"{uid}{SEPARATOR}{digest}" for uid, digest in instances)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def input_digest(pixels: str, identity: str) -> str:
+    """Digest of what a result says: the pixels that were read and the identity that is copied into it."""
+    return hashlib.sha256(f"{pixels}{SEPARATOR}{identity}".encode()).hexdigest()

@@ -1,0 +1,136 @@
+"""Machine settings: read once from `isocenter.yaml`, frozen, and wrong ones refused with file, line and column.
+
+Rules, sources and destinations are not settings: they are numbered revisions in the database.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """Base of every group of settings: frozen, and an unknown name is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def ae_title(value: str) -> str:
+    """An AE title as PS3.5 6.2 (VR AE) allows it: 1 to 16 printable ASCII characters, outer blanks not significant."""
+    value = value.strip(" ")
+    if not 1 <= len(value) <= 16 or "\\" in value or not value.isascii() or not value.isprintable():
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+    return value
+
+
+def time_zone(value: str) -> str:
+    """A name of the IANA time zone database."""
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise ValueError(f"{value!r} is not a time zone name such as Europe/Zurich") from None
+    return value
+
+
+AETitle = Annotated[str, AfterValidator(ae_title)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Listener(Section):
+    """The door: where C-STORE arrives."""
+
+    host: str = Field("0.0.0.0", description="Address to listen on")
+    port: Port = Field(11112, description="TCP port; 0 takes a free one")
+    max_associations: int = Field(100, ge=1, description="Associations at once, in all")
+    max_associations_per_ae: int = Field(50, ge=1, description="Associations at once from one calling AE")
+    max_pdu_bytes: int = Field(131072, ge=4096, le=16 << 20, description="Largest PDU that a sender may use")
+    association_timeout_s: float = Field(10, gt=0, description="For the association request, once connected")
+    idle_timeout_s: float = Field(60, gt=0, description="Silence after which an association is aborted")
+    pdu_timeout_s: float = Field(20, gt=0, description="For the rest of a PDU whose beginning has arrived")
+    on_conflict: Literal["accept", "refuse"] = Field(
+        "accept", description="Other pixels under a known SOPInstanceUID: kept apart, answered Success or C000"
+    )
+    fsync: bool = Field(True, description="Success only after the file is on the disk; off only for benchmarks")
+
+
+class Storage(Section):
+    """Where received and produced objects lie, and how full the disk may become."""
+
+    path: Path = Field(Path("store"), description="Folder of the objects; relative to this file")
+    refuse_free_gb: float = Field(2.0, ge=0, description="Below this much free space C-STORE answers A700")
+    reject_free_gb: float = Field(1.0, ge=0, description="Below this much free space associations are rejected")
+
+
+class Database(Section):
+    """The durable truth."""
+
+    url: str = Field(
+        "sqlite:///isocenter.db", description="SQLite file relative to this file, or postgresql+psycopg://..."
+    )
+
+
+class Completeness(Section):
+    """When a study counts as complete."""
+
+    quiet_period_s: float = Field(30, ge=0, description="Silence after the last instance and its association's end")
+    deadline_s: float = Field(3600, gt=0, description="After the first instance: decided with what is there")
+
+
+class Inference(Section):
+    """The machine's devices and the pipelines' worker."""
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto takes the first GPU, else cpu")
+    threads: int = Field(0, ge=0, description="CPU threads of the worker; 0 takes all cores")
+    lease_s: float = Field(60, gt=1, description="A worker that is silent for so long has lost its job")
+    max_attempts: int = Field(3, ge=1, description="Attempts of a job before it has failed")
+
+
+class Delivery(Section):
+    """How results leave."""
+
+    calling_ae_title: AETitle | None = Field(None, description="Our AE title as a sender; default: ae_title")
+    retry_first_s: float = Field(5, gt=0, description="Wait before the first retry; doubles with each")
+    retry_cap_s: float = Field(600, gt=0, description="Longest wait between retries")
+    max_attempts: int = Field(50, ge=1, description="Attempts of a delivery before it has failed")
+    timeout_s: float = Field(30, gt=0, description="For connecting, for negotiation and for each answer")
+
+
+class Results(Section):
+    """What all result objects share."""
+
+    series_number_base: int = Field(9000, ge=1, description="SeriesNumber of the first result; unique in its study")
+    institution_name: str | None = Field(None, description="Copied into results; default: as in the source")
+
+
+class Web(Section):
+    """The window."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; loopback by default")
+    port: Port = Field(8042, description="TCP port; 0 takes a free one")
+
+
+class Log(Section):
+    """What is written to standard error."""
+
+    format: Literal["auto", "pretty", "json"] = Field("auto", description="auto: pretty on a terminal, else json")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe event shown")
+
+
+class Settings(Section):
+    """All of `isocenter.yaml`."""
+
+    ae_title: AETitle = Field("ISOCENTER", description="Our AE title; a sender must call it so")
+    timezone: Annotated[str, AfterValidator(time_zone)] = Field(
+        "UTC", description="IANA name; dates and times in results are in this zone"
+    )
+    listener: Listener = Listener()
+    storage: Storage = Storage()
+    database: Database = Database()
+    completeness: Completeness = Completeness()
+    inference: Inference = Inference()
+    delivery: Delivery = Delivery()
+    results: Results = Results()
+    web: Web = Web()
+    log: Log = Log()
+    run_path: Path = Field(Path("run"), description="Folder of sockets and locks, on a local disk; relative to this file")

@@ -1,0 +1,55 @@
+"""Connections: SQLite (WAL) by default, PostgreSQL by URL; two ways to open a transaction and no third."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+
+BUSY_TIMEOUT_S = 30
+
+
+def now() -> int:
+    """Whole microseconds since 1970 UTC, the unit of every time in the database."""
+    return time.time_ns() // 1000
+
+
+def connect(url: str, *, durable: bool = True) -> Engine:
+    """An engine on the database at this URL.
+
+    With `durable=False` SQLite commits without an fsync of their own (synchronous=NORMAL): right for the instance
+    index, which the start-up scan can rebuild from the files, and for nothing else.
+    """
+    address = make_url(url)
+    if address.get_backend_name() != "sqlite":
+        return create_engine(address, pool_pre_ping=True, pool_size=5, max_overflow=20)
+    engine = create_engine(address, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # SQLAlchemy's own begin below decides, not the driver
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """One transaction that writes; on SQLite it holds the write lock from its first moment, so it never fails midway."""
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """One transaction that only reads, from a single snapshot on SQLite; it never blocks a writer."""
+    with engine.connect() as connection, connection.begin():
+        yield connection

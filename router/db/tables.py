@@ -1,0 +1,299 @@
+"""Every table, once: SQLite and PostgreSQL share this schema, and Alembic's first migration is compared with it by a test.
+
+Keys are text, times are whole microseconds since 1970 UTC, structures are JSON. A state is guarded by a CHECK, an
+"at most one" by a unique index. No column that nothing reads.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from router.domain.job import Lane, Outcome, State
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+ID = BigInteger().with_variant(Integer(), "sqlite")
+"""An ascending row number; SQLite gives those to INTEGER only."""
+
+
+def one_of(column: str, values: type) -> CheckConstraint:
+    """The column holds one of an enumeration's values, or nothing."""
+    return CheckConstraint(f"{column} IN ({', '.join(repr(str(value)) for value in values)})", name=column)  # type: ignore[attr-defined]
+
+
+node = Table(
+    "node",
+    metadata,
+    Column("node_id", Text, primary_key=True, comment="uuid made by init; part of every derived UID"),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+revision = Table(
+    "revision",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("body", JSON, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("note", Text, nullable=False, default=""),
+    Column("created_at", BigInteger, nullable=False),
+    CheckConstraint("kind IN ('rules', 'sources', 'destinations')", name="kind"),
+)
+"""Rules, sources and destinations are numbered revisions; the current one is the highest number of its kind."""
+
+caller = Table(
+    "caller",
+    metadata,
+    Column("calling_ae_title", Text, primary_key=True),
+    Column("address", Text, primary_key=True),
+    Column("first_seen_at", BigInteger, nullable=False),
+    Column("last_seen_at", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False, default=1),
+    Column("reason", Text, nullable=False),
+)
+"""Callers that were turned away, for `isocenter sources seen`."""
+
+association = Table(
+    "association",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("calling_ae_title", Text, nullable=False),
+    Column("called_ae_title", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("listener", Text, nullable=False, comment="process that holds it; a dead listener closes its own at start"),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("closed_at", BigInteger),
+    Column("ending", Text, comment="release, abort, lost"),
+    Column("instances", Integer, nullable=False, default=0),
+)
+Index("ix_association_open", association.c.listener, sqlite_where=association.c.closed_at.is_(None),
+      postgresql_where=association.c.closed_at.is_(None))
+
+study = Table(
+    "study",
+    metadata,
+    Column("study_instance_uid", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("generation", Integer, nullable=False, default=0, comment="how often it has been complete"),
+    Column("patient_id", Text, nullable=False),
+    Column("issuer_of_patient_id", Text, nullable=False),
+    Column("patient_name", Text, nullable=False),
+    Column("patient_birth_date", Text, nullable=False),
+    Column("patient_sex", Text, nullable=False),
+    Column("accession_number", Text, nullable=False),
+    Column("study_id", Text, nullable=False),
+    Column("study_date", Text, nullable=False),
+    Column("study_time", Text, nullable=False),
+    Column("study_description", Text, nullable=False),
+    Column("referring_physician_name", Text, nullable=False),
+    Column("calling_ae_title", Text, nullable=False, comment="who sent the last instance"),
+    Column("first_instance_at", BigInteger, nullable=False),
+    Column("last_instance_at", BigInteger, nullable=False),
+    Column("decide_at", BigInteger, comment="when decide looks again; NULL when there is nothing to decide"),
+    Column("completed_at", BigInteger),
+    Column("witnesses", JSON, comment="how completeness was known, at the last completion"),
+    Column("held_reason", Text),
+    CheckConstraint("state IN ('receiving', 'complete', 'held')", name="state"),
+)
+Index("ix_study_decide_at", study.c.decide_at)
+Index("ix_study_patient", study.c.issuer_of_patient_id, study.c.patient_id)
+Index("ix_study_accession_number", study.c.accession_number)
+Index("ix_study_study_date", study.c.study_date)
+Index("ix_study_last_instance_at", study.c.last_instance_at)
+
+series = Table(
+    "series",
+    metadata,
+    Column("series_instance_uid", Text, primary_key=True),
+    Column("study_instance_uid", Text, ForeignKey("study.study_instance_uid"), nullable=False, primary_key=True),
+    Column("modality", Text, nullable=False),
+    Column("series_number", Text, nullable=False),
+    Column("series_description", Text, nullable=False),
+    Column("body_part_examined", Text, nullable=False),
+    Column("facts", JSON, comment="aggregated over all instances when the study was last complete"),
+    Column("facts_generation", Integer),
+)
+Index("ix_series_study_instance_uid", series.c.study_instance_uid)
+
+instance = Table(
+    "instance",
+    metadata,
+    Column("sop_instance_uid", Text, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False, comment="1, 2 ...: corrections of one instance"),
+    Column("status", Text, nullable=False),
+    Column("study_instance_uid", Text, nullable=False),
+    Column("series_instance_uid", Text, nullable=False),
+    Column("sop_class_uid", Text, nullable=False),
+    Column("transfer_syntax_uid", Text, nullable=False),
+    Column("instance_number", Text, nullable=False),
+    Column("path", Text, nullable=False, unique=True, comment="below the store's root"),
+    Column("size", BigInteger, nullable=False, comment="bytes of the Part 10 file"),
+    Column("pixel_offset", BigInteger, comment="of the pixel data's value in the file"),
+    Column("pixel_length", BigInteger, comment="NULL when encapsulated"),
+    Column("header", JSON, nullable=False, comment="routing facts, keyword -> value(s)"),
+    Column("dataset_digest", Text, comment="sha256; NULL until the digester has read it"),
+    Column("pixel_digest", Text),
+    Column("identity_digest", Text),
+    Column("ours", Boolean, nullable=False, default=False, comment="made by an Isocenter: never routed"),
+    Column("association_id", Text),
+    Column("received_at", BigInteger, nullable=False),
+    CheckConstraint("status IN ('current', 'replaced', 'conflict', 'purged')", name="status"),
+)
+Index("ix_instance_series", instance.c.series_instance_uid, instance.c.study_instance_uid)
+Index("ix_instance_study_instance_uid", instance.c.study_instance_uid)
+Index("ix_instance_undigested", instance.c.received_at, sqlite_where=instance.c.dataset_digest.is_(None),
+      postgresql_where=instance.c.dataset_digest.is_(None))
+Index("uq_instance_current", instance.c.sop_instance_uid, unique=True, sqlite_where=text("status = 'current'"),
+      postgresql_where=text("status = 'current'"))
+
+job = Table(
+    "job",
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=True),
+    Column("lane", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("priority", Integer, nullable=False, default=50, comment="stat 10, routine 50, off-peak 90: low is urgent"),
+    Column("study_instance_uid", Text, nullable=False),
+    Column("series_instance_uid", Text, comment="what an inference job reads"),
+    Column("generation", Integer, nullable=False),
+    Column("pixels_digest", Text, comment="ordered (SOPInstanceUID, pixel digest) that an inference job reads"),
+    Column("pipeline", Text),
+    Column("pipeline_version", Text),
+    Column("weights_digest", Text),
+    Column("settings", JSON),
+    Column("settings_digest", Text),
+    Column("run", Integer, nullable=False, default=0, comment="counts re-runs that a person asked for"),
+    Column("result_set_id", ID, comment="what a delivery job sends"),
+    Column("destination", Text, comment="where a delivery job sends it"),
+    Column("attempt", Integer, nullable=False, default=0),
+    Column("max_attempts", Integer, nullable=False, default=3),
+    Column("not_before", BigInteger, nullable=False),
+    Column("worker", Text),
+    Column("lease_until", BigInteger),
+    Column("phase", Text),
+    Column("fraction", Float),
+    Column("outcome", Text),
+    Column("reason", Text, comment="why refused, failed, held or cancelled; or the last retry's cause"),
+    Column("problem", Text, comment="class of the error behind reason"),
+    Column("created_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger),
+    Column("finished_at", BigInteger),
+    one_of("lane", Lane),
+    one_of("state", State),
+    one_of("outcome", Outcome),
+    CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="lease"),
+)
+Index("ix_job_claim", job.c.lane, job.c.priority, job.c.not_before, job.c.id,
+      sqlite_where=text("state = 'queued'"), postgresql_where=text("state = 'queued'"))
+Index("ix_job_lease_until", job.c.lease_until, sqlite_where=text("state = 'running'"),
+      postgresql_where=text("state = 'running'"))
+Index("ix_job_study_instance_uid", job.c.study_instance_uid)
+Index("uq_job_inference", job.c.pixels_digest, job.c.pipeline, job.c.pipeline_version, job.c.settings_digest, job.c.run,
+      unique=True, sqlite_where=text("lane = 'infer'"), postgresql_where=text("lane = 'infer'"))
+Index("uq_job_delivery", job.c.result_set_id, job.c.destination, job.c.run, unique=True,
+      sqlite_where=text("lane = 'deliver'"), postgresql_where=text("lane = 'deliver'"))
+
+decision = Table(
+    "decision",
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=True),
+    Column("study_instance_uid", Text, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("series_instance_uid", Text, nullable=False, comment="empty for a study-level rule"),
+    Column("rule", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("fires", Boolean, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("reasons", JSON, nullable=False, comment="every condition with the value seen; the first that failed"),
+    Column("pipeline", Text),
+    Column("destinations", JSON, nullable=False),
+    Column("job_id", ID, ForeignKey("job.id"), comment="the one run that many decisions may share"),
+    Column("decided_at", BigInteger, nullable=False),
+    UniqueConstraint("study_instance_uid", "generation", "series_instance_uid", "rule"),
+    CheckConstraint("mode IN ('on', 'shadow', 'off')", name="mode"),
+)
+Index("ix_decision_job_id", decision.c.job_id)
+
+result_set = Table(
+    "result_set",
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=True),
+    Column("job_id", ID, ForeignKey("job.id"), nullable=False),
+    Column("profile", Text, nullable=False, comment="what kinds were built and how, as canonical JSON"),
+    Column("study_instance_uid", Text, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("built_at", BigInteger, nullable=False),
+    UniqueConstraint("job_id", "profile"),
+)
+
+result = Table(
+    "result",
+    metadata,
+    Column("sop_instance_uid", Text, primary_key=True),
+    Column("result_set_id", ID, ForeignKey("result_set.id"), nullable=False),
+    Column("ordinal", Integer, nullable=False, comment="order of sending; the SR is last"),
+    Column("kind", Text, nullable=False),
+    Column("sop_class_uid", Text, nullable=False),
+    Column("series_instance_uid", Text, nullable=False),
+    Column("path", Text, nullable=False, comment="below the store's root"),
+    Column("digest", Text, nullable=False, comment="sha256 of the file: other bytes under this UID are an error"),
+)
+Index("ix_result_result_set_id", result.c.result_set_id)
+
+measurement = Table(
+    "measurement",
+    metadata,
+    Column("job_id", ID, ForeignKey("job.id"), primary_key=True),
+    Column("ordinal", Integer, primary_key=True, autoincrement=False),
+    Column("label", Text, nullable=False, comment="what was measured"),
+    Column("name", Text, nullable=False),
+    Column("value", Float),
+    Column("unit", Text, nullable=False),
+    Column("remark", Text, comment="why withheld, or what qualifies the value"),
+)
+
+receipt = Table(
+    "receipt",
+    metadata,
+    Column("job_id", ID, ForeignKey("job.id"), primary_key=True),
+    Column("sop_instance_uid", Text, primary_key=True),
+    Column("status", Integer, comment="the far side's answer to C-STORE; NULL when none came"),
+    Column("accepted", Boolean, nullable=False),
+    Column("detail", Text, nullable=False, default=""),
+    Column("sent_at", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False, default=1),
+)
+"""What each destination answered for each instance: only what is missing is sent again."""
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("act", Text, nullable=False),
+    Column("study_instance_uid", Text),
+    Column("detail", JSON, nullable=False),
+)
+Index("ix_audit_study_instance_uid", audit.c.study_instance_uid)

@@ -1,0 +1,56 @@
+"""What all tests share: where the real data lies, which components the machine has, and waiting with a deadline."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+T = TypeVar("T")
+
+REPOSITORY = Path(__file__).parent.parent
+DATA = Path(os.environ.get("ISOCENTER_DATA", REPOSITORY.parent / "shared" / "data"))
+
+COMPONENTS: dict[str, Callable[[], object]] = {
+    "Orthanc": lambda: shutil.which("Orthanc", path=f"{os.environ['PATH']}:/usr/sbin"),
+    "Orthanc DICOMweb": lambda: next(Path("/usr/share/orthanc/plugins").glob("libOrthancDicomWeb*"), None),
+    "DCMTK": lambda: shutil.which("storescu"),
+    "dicom3tools": lambda: shutil.which("dciodvfy"),
+    "PixelMed": lambda: Path("/usr/share/java/pixelmed.jar").exists() and shutil.which("java"),
+    "Chromium": lambda: shutil.which("chromium"),
+    "PostgreSQL": lambda: next(Path("/usr/lib/postgresql").glob("*/bin/initdb"), None),
+    "strace": lambda: shutil.which("strace"),
+}
+
+
+def component(name: str) -> None:
+    """Skip by name where a component is missing; with CI=true its absence is a failure."""
+    if COMPONENTS[name]():
+        return
+    message = f"{name} is not installed here (deploy/test installs it on Debian)"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Folder of the real scans."""
+    if not DATA.is_dir():
+        pytest.skip(f"the real scans are not at {DATA} (set ISOCENTER_DATA)")
+    return DATA
+
+
+def until(condition: Callable[[], T], *, deadline_s: float = 20.0, what: str = "condition") -> T:
+    """The first true value of `condition`, asked again and again until the deadline."""
+    end = time.monotonic() + deadline_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"{what} did not come true within {deadline_s} s")
+        time.sleep(0.02)
