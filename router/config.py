@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+from router import document
+from router.errors import WrongSettings
 
 
 class Section(BaseModel):
@@ -30,6 +35,19 @@ def time_zone(value: str) -> str:
         ZoneInfo(value)
     except (ZoneInfoNotFoundError, ValueError):
         raise ValueError(f"{value!r} is not a time zone name such as Europe/Zurich") from None
+    return value
+
+
+def database_url(value: str) -> str:
+    """A URL of SQLite (a file) or PostgreSQL; both have the same tables."""
+    try:
+        url = make_url(value)
+    except ArgumentError:
+        raise ValueError("not a database URL such as sqlite:///isocenter.db") from None
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise ValueError("the database is sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME")
+    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+        raise ValueError("a database in memory would forget everything; name a file as in sqlite:///isocenter.db")
     return value
 
 
@@ -65,7 +83,7 @@ class Storage(Section):
 class Database(Section):
     """The durable truth."""
 
-    url: str = Field(
+    url: Annotated[str, AfterValidator(database_url)] = Field(
         "sqlite:///isocenter.db", description="SQLite file relative to this file, or postgresql+psycopg://..."
     )
 
@@ -133,4 +151,31 @@ class Settings(Section):
     results: Results = Results()
     web: Web = Web()
     log: Log = Log()
-    run_path: Path = Field(Path("run"), description="Folder of sockets and locks, on a local disk; relative to this file")
+    run_path: Path = Field(
+        Path("run"), description="Folder of sockets and locks, on a local disk; relative to this file"
+    )
+
+
+def load(path: Path) -> Settings:
+    """The settings in this file, every path in them absolute: relative ones start at the file's folder.
+
+    Raises:  WrongSettings with all faults at once, UnreadableFile
+    """
+    page = document.read(path, wrong=WrongSettings)
+    try:
+        settings = Settings.model_validate({} if page.value is None else page.value)
+    except ValidationError as error:
+        raise WrongSettings(page.faults(error, Settings)) from None
+    return absolute(settings, path.resolve().parent)
+
+
+def absolute(settings: Settings, folder: Path) -> Settings:
+    """The same settings with relative paths, the SQLite file's included, taken from this folder."""
+    storage = settings.storage.model_copy(update={"path": folder / settings.storage.path})
+    url = make_url(settings.database.url)
+    if url.get_backend_name() == "sqlite" and url.database is not None:
+        url = url.set(database=str(folder / url.database))
+    database = settings.database.model_copy(update={"url": url.render_as_string(hide_password=False)})
+    return settings.model_copy(
+        update={"storage": storage, "database": database, "run_path": folder / settings.run_path}
+    )
