@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, Table, create_engine, event, func, make_url, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 BUSY_TIMEOUT_S = 30
 
@@ -13,6 +14,18 @@ BUSY_TIMEOUT_S = 30
 def now() -> int:
     """Whole microseconds since 1970 UTC, the unit of every time in the database."""
     return time.time_ns() // 1000
+
+
+def clock(connection: Connection) -> int:
+    """Now by the database's clock, which all nodes on it share; on SQLite that is this machine's."""
+    if connection.dialect.name != "postgresql":
+        return now()
+    return int(connection.scalar(select(func.extract("epoch", func.clock_timestamp()) * 1_000_000)) or 0)
+
+
+def insert_into(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that offers `on_conflict_do_nothing` and `on_conflict_do_update`, spelt alike in both dialects."""
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 
 def connect(url: str, *, durable: bool = True) -> Engine:
@@ -43,7 +56,7 @@ def connect(url: str, *, durable: bool = True) -> Engine:
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """One transaction that writes; on SQLite it holds the write lock from its first moment, so it never fails midway."""
+    """One transaction that writes; on SQLite it holds the write lock from its first moment, so never fails midway."""
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
         yield connection
 

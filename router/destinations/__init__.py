@@ -1,0 +1,113 @@
+"""Ways out: one file each, found by listing this folder; nothing is registered by hand.
+
+A destination kind is a module that exports `Settings` (its form), `send` and `echo`. Sending is per instance: an
+instance that is refused gives a Receipt that says so, only a far side that cannot be reached raises.
+"""
+
+import importlib
+import json
+import pkgutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Protocol
+
+from pydantic import AfterValidator, Field
+
+from dicom_sr.problem import Problem
+from router.config import Section
+from router.domain.delivery import Outgoing, Receipt
+
+
+class UnknownDestinationKind(Problem):
+    """No destination kind has this name."""
+
+
+class Unreachable(Problem):
+    """The far side cannot be reached, or went away: later it may be there again."""
+
+    retryable = True
+
+
+class Rejected(Problem):
+    """The far side is there and does not want us as we are; a person must change something."""
+
+
+def distinct(kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """The same kinds, the report last, since it references the others."""
+    if len(set(kinds)) != len(kinds):
+        raise ValueError("a kind is named twice")
+    return tuple(sorted(kinds, key=lambda kind: kind == "measurement_report"))
+
+
+class Profile(Section):
+    """What a destination gets. Destinations with equal profiles share the very same objects."""
+
+    kinds: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(distinct)] = Field(
+        ("segmentation", "measurement_report"), description="Result kinds; the report is sent last"
+    )
+
+    def canonical(self) -> str:
+        """One text for equal profiles: what a result set is known by, and a part of the UIDs in it."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+
+class Destination(Section):
+    """What the settings of all destination kinds have."""
+
+    name: str = Field(min_length=1, description="What rules call it")
+    profile: Profile = Field(Profile(), description="What it gets")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What this node brings to any destination."""
+
+    calling_ae_title: str
+    timeout_s: float
+
+
+class Send(Protocol):
+    """Sends instances in order and gives one Receipt for each.
+
+    Raises:  Unreachable, Rejected
+    """
+
+    def __call__(self, settings: Destination, outgoing: Sequence[Outgoing], context: Context) -> Iterator[Receipt]: ...
+
+
+class Echo(Protocol):
+    """Returns when the far side answers.
+
+    Raises:  Unreachable, Rejected
+    """
+
+    def __call__(self, settings: Destination, context: Context) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """A way out: its form and its hands."""
+
+    settings: type[Destination]
+    send: Send
+    echo: Echo
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Names of all destination kinds, sorted."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+def find(name: str) -> Kind:
+    """The destination kind of this name.
+
+    Raises:  UnknownDestinationKind
+    """
+    if name not in names():
+        raise UnknownDestinationKind(
+            f"there is no destination kind {name!r}", remedy=f"Choose one of: {', '.join(names())}"
+        )
+    module = importlib.import_module(f"{__name__}.{name}")
+    return Kind(settings=module.Settings, send=module.send, echo=module.echo)

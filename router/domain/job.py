@@ -1,6 +1,9 @@
 """A job's life: one table, and nothing else in the program assigns a state."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from dicom_sr.problem import Problem
 
@@ -56,11 +59,10 @@ LIFE: dict[tuple[State, Event], State] = {
         for state in (State.QUEUED, State.HELD, State.RUNNING, State.WAITING, State.FAILED)
     },
     **{
-        (state, Event.SUPERSEDE): State.SUPERSEDED
-        for state in (State.QUEUED, State.HELD, State.RUNNING, State.WAITING)
+        (state, Event.SUPERSEDE): State.SUPERSEDED for state in (State.QUEUED, State.HELD, State.RUNNING, State.WAITING)
     },
 }
-"""The transition table. A lost lease spends an attempt; at `max_attempts` the event is GIVE_UP. A re-run is a new job."""
+"""The transition table. A lost lease spends an attempt; at `max_attempts` it is GIVE_UP. A re-run is a new job."""
 
 
 class Outcome(StrEnum):
@@ -95,3 +97,53 @@ def after(state: State, event: Event) -> State:
 def before(event: Event) -> tuple[State, ...]:
     """The states from which an event is possible; the UPDATE repeats them in its WHERE."""
     return tuple(state for state, possible in LIFE if possible is event)
+
+
+def target(event: Event) -> State:
+    """The one state to which an event leads, from wherever it is possible."""
+    (state,) = {following for (_, possible), following in LIFE.items() if possible is event}
+    return state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One row of work. `id`, `worker` and `attempt` together are the fencing token of who claimed it.
+
+    Times are microseconds since 1970 UTC. The fields from `series_instance_uid` to `settings_digest` belong to the
+    infer lane, `result_set_id` and `destination` to the deliver lane.
+    """
+
+    id: int
+    lane: Lane
+    state: State
+    priority: int
+    study_instance_uid: str
+    series_instance_uid: str | None
+    generation: int
+    pixels_digest: str | None
+    pipeline: str | None
+    pipeline_version: str | None
+    weights_digest: str | None
+    settings: Mapping[str, Any] | None
+    settings_digest: str | None
+    run: int
+    result_set_id: int | None
+    destination: str | None
+    attempt: int
+    max_attempts: int
+    not_before: int
+    worker: str | None
+    lease_until: int | None
+    phase: str | None
+    fraction: float | None
+    outcome: Outcome | None
+    reason: str | None
+    problem: str | None
+    created_at: int
+    started_at: int | None
+    finished_at: int | None
+
+    @property
+    def last_attempt(self) -> bool:
+        """Whether a failure of the attempt in hand is final."""
+        return self.attempt >= self.max_attempts

@@ -1,0 +1,371 @@
+"""The queue: one table, every move of a row through `router.domain.job.LIFE`, each function one statement or two.
+
+A move repeats the states it may start from in its WHERE, and a worker's move also its fencing token (id, worker,
+attempt): no row changed means that someone else moved the job, which is a lost race and not an error.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
+
+from dicom_sr.problem import Problem
+from router.db import audit
+from router.db.engine import clock, insert_into
+from router.db.tables import job
+from router.domain.job import Event, Job, Lane, Outcome, State, after, before, target
+
+SECOND = 1_000_000
+AGEING = 600 * SECOND
+"""One point of priority is worth this wait: a routine job overtakes a stat job that came 6 h 40 min after it."""
+
+CLAIMS = 0x15_0C
+"""Advisory lock of PostgreSQL under which jobs with a group are claimed, since two claims could both count to one."""
+
+REST = {"worker": None, "lease_until": None}
+"""What every job that nobody works on has."""
+
+
+class UnknownJob(Problem):
+    """No job has this number."""
+
+
+def add_inference(
+    connection: Connection,
+    *,
+    study_instance_uid: str,
+    series_instance_uid: str,
+    generation: int,
+    pixels_digest: str,
+    pipeline: str,
+    pipeline_version: str,
+    weights_digest: str | None,
+    settings: dict[str, Any],
+    settings_digest: str,
+    priority: int,
+    max_attempts: int,
+    run: int = 0,
+) -> tuple[int, bool]:
+    """The one inference job of (pixels, pipeline, version, settings, run), and whether this call made it.
+
+    A job that waits already is made as urgent as the most urgent of those who want it.
+    """
+    key = {
+        "pixels_digest": pixels_digest,
+        "pipeline": pipeline,
+        "pipeline_version": pipeline_version,
+        "settings_digest": settings_digest,
+        "run": run,
+    }
+    made = _insert(
+        connection,
+        **key,
+        lane=Lane.INFER,
+        study_instance_uid=study_instance_uid,
+        series_instance_uid=series_instance_uid,
+        generation=generation,
+        weights_digest=weights_digest,
+        settings=settings,
+        priority=priority,
+        max_attempts=max_attempts,
+    )
+    if made is not None:
+        return made, True
+    same = and_(job.c.lane == Lane.INFER, *(job.c[name] == value for name, value in key.items()))
+    connection.execute(
+        update(job).where(same, job.c.state == State.QUEUED, job.c.priority > priority).values(priority=priority)
+    )
+    return int(connection.execute(select(job.c.id).where(same)).scalar_one()), False
+
+
+def add_delivery(
+    connection: Connection,
+    *,
+    study_instance_uid: str,
+    generation: int,
+    result_set_id: int,
+    destination: str,
+    priority: int,
+    max_attempts: int,
+    run: int = 0,
+) -> tuple[int, bool]:
+    """The one delivery of this result set to this destination, and whether this call made it."""
+    made = _insert(
+        connection,
+        lane=Lane.DELIVER,
+        study_instance_uid=study_instance_uid,
+        generation=generation,
+        result_set_id=result_set_id,
+        destination=destination,
+        run=run,
+        priority=priority,
+        max_attempts=max_attempts,
+    )
+    if made is not None:
+        return made, True
+    same = select(job.c.id).where(
+        job.c.lane == Lane.DELIVER,
+        job.c.result_set_id == result_set_id,
+        job.c.destination == destination,
+        job.c.run == run,
+    )
+    return int(connection.execute(same).scalar_one()), False
+
+
+def claim(connection: Connection, lane: Lane, worker: str, lease_s: float) -> Job | None:
+    """Hand the most urgent due job of a lane to one worker, exactly once; one delivery at a time a destination."""
+    if connection.dialect.name == "postgresql" and lane is Lane.DELIVER:
+        connection.execute(select(func.pg_advisory_xact_lock(CLAIMS)))
+    at = clock(connection)
+    busy = select(job.c.destination).where(
+        job.c.lane == Lane.DELIVER, job.c.state == State.RUNNING, job.c.destination.is_not(None)
+    )
+    due = (
+        select(job.c.id)
+        .where(job.c.lane == lane, job.c.state.in_(before(Event.CLAIM)), job.c.not_before <= at)
+        .where(or_(job.c.destination.is_(None), job.c.destination.not_in(busy)))
+        .order_by(job.c.priority * AGEING + job.c.not_before, job.c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    rows = _move(
+        connection,
+        Event.CLAIM,
+        job.c.id == due.scalar_subquery(),
+        worker=worker,
+        lease_until=at + round(lease_s * SECOND),
+        attempt=job.c.attempt + 1,
+        started_at=at,
+        phase=None,
+        fraction=None,
+    )
+    return rows[0] if rows else None
+
+
+def heartbeat(
+    connection: Connection, held: Job, lease_s: float, *, phase: str | None = None, fraction: float | None = None
+) -> bool:
+    """Whether the job is still this worker's; then its lease begins anew and its progress is noted."""
+    changed = connection.execute(
+        update(job)
+        .where(_fence(held), job.c.state == State.RUNNING)
+        .values(lease_until=clock(connection) + round(lease_s * SECOND), phase=phase, fraction=fraction)
+    )
+    return changed.rowcount == 1
+
+
+def finish(connection: Connection, held: Job, outcome: Outcome, *, reason: str | None = None) -> bool:
+    """The job is done and came to this; False when it is no longer this worker's."""
+    return bool(
+        _move(
+            connection,
+            Event.FINISH,
+            _fence(held),
+            **REST,
+            outcome=outcome,
+            reason=reason,
+            problem=None,
+            fraction=1.0,
+            finished_at=clock(connection),
+        )
+    )
+
+
+def retry(connection: Connection, held: Job, *, wait_s: float, reason: str, problem: str) -> bool:
+    """The job goes back to the queue, to be claimed after `wait_s`; False when it is no longer this worker's."""
+    later = clock(connection) + round(wait_s * SECOND)
+    return bool(_move(connection, Event.RETRY, _fence(held), **REST, not_before=later, reason=reason, problem=problem))
+
+
+def give_up(connection: Connection, held: Job, *, reason: str, problem: str) -> bool:
+    """The job has failed for this reason; False when it is no longer this worker's."""
+    return bool(
+        _move(
+            connection,
+            Event.GIVE_UP,
+            _fence(held),
+            **REST,
+            reason=reason,
+            problem=problem,
+            finished_at=clock(connection),
+        )
+    )
+
+
+def lose_leases(connection: Connection) -> list[Job]:
+    """Jobs whose worker has fallen silent: back in the queue, or failed when that was the last attempt."""
+    at = clock(connection)
+    silent = job.c.lease_until < at
+    reason = "the worker fell silent (killed, crashed or out of memory) during the last of its attempts"
+    failed = _move(
+        connection,
+        Event.GIVE_UP,
+        and_(silent, job.c.attempt >= job.c.max_attempts),
+        **REST,
+        reason=reason,
+        problem="LeaseLost",
+        finished_at=at,
+    )
+    queued = _move(
+        connection,
+        Event.LEASE_LOST,
+        and_(silent, job.c.attempt < job.c.max_attempts),
+        **REST,
+        not_before=at,
+        reason="the worker fell silent during an attempt",
+        problem="LeaseLost",
+    )
+    return failed + queued
+
+
+def supersede(
+    connection: Connection, *, study_instance_uid: str, series_instance_uid: str, keep: Collection[int]
+) -> list[Job]:
+    """Unfinished inference on this series that is not among the jobs to `keep` is superseded by newer inputs."""
+    stale = and_(
+        job.c.lane == Lane.INFER,
+        job.c.study_instance_uid == study_instance_uid,
+        job.c.series_instance_uid == series_instance_uid,
+        job.c.id.not_in(keep),
+    )
+    reason = "the series has changed since; a newer job reads it"
+    return _move(connection, Event.SUPERSEDE, stale, **REST, reason=reason, finished_at=clock(connection))
+
+
+def hold(connection: Connection, job_id: int, *, who: str, reason: str = "held by a person") -> Job:
+    """A person keeps a queued job from being claimed.
+
+    Raises:  UnknownJob, IllegalMove
+    """
+    return _command(connection, Event.HOLD, job_id, who, reason=reason)
+
+
+def release(connection: Connection, job_id: int, *, who: str) -> Job:
+    """A person lets a held job go on.
+
+    Raises:  UnknownJob, IllegalMove
+    """
+    return _command(connection, Event.RELEASE, job_id, who, reason=None, not_before=clock(connection))
+
+
+def cancel(connection: Connection, job_id: int, *, who: str, reason: str = "cancelled by a person") -> Job:
+    """A person ends a job, also one that runs: its worker learns it at the next heartbeat.
+
+    Raises:  UnknownJob, IllegalMove
+    """
+    return _command(
+        connection, Event.CANCEL, job_id, who, **REST, reason=reason, problem=None, finished_at=clock(connection)
+    )
+
+
+def revive(connection: Connection, job_id: int, *, who: str) -> Job:
+    """A person gives a failed job all its attempts again.
+
+    Raises:  UnknownJob, IllegalMove
+    """
+    return _command(
+        connection, Event.REVIVE, job_id, who, attempt=0, not_before=clock(connection), finished_at=None, outcome=None
+    )
+
+
+def rerun(connection: Connection, job_id: int, *, who: str) -> int:
+    """A new job like this one, with the next `run` number, so that its objects get their own UIDs.
+
+    Raises:  UnknownJob
+    """
+    old = _existing(connection, job_id)
+    kept = ("lane", "priority", "study_instance_uid", "series_instance_uid", "generation", "pixels_digest", "pipeline",
+            "pipeline_version", "weights_digest", "settings", "settings_digest", "result_set_id", "destination",
+            "max_attempts")  # fmt: skip
+    last = connection.execute(select(func.max(job.c.run)).where(_like(old))).scalar_one()
+    made = _insert(connection, **{name: getattr(old, name) for name in kept}, run=last + 1)
+    if made is None:  # someone asked for the same re-run at the same moment
+        made = connection.execute(select(job.c.id).where(_like(old), job.c.run == last + 1)).scalar_one()
+    audit.write(connection, who, "job.rerun", old.study_instance_uid, job=job_id, new_job=made)
+    return int(made)
+
+
+def find(connection: Connection, job_id: int) -> Job | None:
+    """The job of this number."""
+    row = connection.execute(select(job).where(job.c.id == job_id)).mappings().first()
+    return _job(row) if row else None
+
+
+def list_(
+    connection: Connection,
+    *,
+    state: State | None = None,
+    lane: Lane | None = None,
+    study_instance_uid: str | None = None,
+    limit: int = 100,
+) -> list[Job]:
+    """The newest jobs first."""
+    wanted = {"state": state, "lane": lane, "study_instance_uid": study_instance_uid}
+    conditions = [job.c[name] == value for name, value in wanted.items() if value is not None]
+    rows = connection.execute(select(job).where(*conditions).order_by(job.c.id.desc()).limit(limit))
+    return [_job(row) for row in rows.mappings()]
+
+
+def runs_of(connection: Connection, like: Job) -> list[Job]:
+    """This job and all its re-runs, oldest first."""
+    return [_job(row) for row in connection.execute(select(job).where(_like(like)).order_by(job.c.run)).mappings()]
+
+
+def next_due(connection: Connection, lane: Lane) -> int | None:
+    """When the earliest queued job of a lane may be claimed."""
+    earliest: int | None = connection.scalar(
+        select(func.min(job.c.not_before)).where(job.c.lane == lane, job.c.state.in_(before(Event.CLAIM)))
+    )
+    return earliest
+
+
+def _like(one: Job) -> ColumnElement[bool]:
+    """Same work whatever the run."""
+    names = ("lane", "pixels_digest", "pipeline", "pipeline_version", "settings_digest", "result_set_id", "destination")
+    return and_(*(job.c[name].is_not_distinct_from(getattr(one, name)) for name in names))
+
+
+def _insert(connection: Connection, **values: Any) -> int | None:
+    """The new queued job's id, or None where the unique index knows this work already."""
+    at = clock(connection)
+    fresh = insert_into(connection, job).values(
+        state=State.QUEUED, not_before=values.pop("not_before", at), created_at=at, **values
+    )
+    made = connection.scalar(fresh.on_conflict_do_nothing().returning(job.c.id))
+    return None if made is None else int(made)
+
+
+def _move(connection: Connection, event: Event, which: ColumnElement[bool], **values: Any) -> list[Job]:
+    """The jobs that made this move."""
+    moved = connection.execute(
+        update(job).where(which, job.c.state.in_(before(event))).values(state=target(event), **values).returning(job)
+    )
+    return [_job(row) for row in moved.mappings()]
+
+
+def _fence(held: Job) -> ColumnElement[bool]:
+    return and_(job.c.id == held.id, job.c.worker == held.worker, job.c.attempt == held.attempt)
+
+
+def _command(connection: Connection, event: Event, job_id: int, who: str, **values: Any) -> Job:
+    """A person's move, with its audit row."""
+    moved = _move(connection, event, job.c.id == job_id, **values)
+    if not moved:
+        after(_existing(connection, job_id).state, event)  # raises, and says what the job can do instead
+        return _command(connection, event, job_id, who, **values)  # it moved between the two statements
+    audit.write(connection, who, f"job.{event}", moved[0].study_instance_uid, job=job_id)
+    return moved[0]
+
+
+def _existing(connection: Connection, job_id: int) -> Job:
+    found = find(connection, job_id)
+    if found is None:
+        raise UnknownJob(f"there is no job {job_id}", remedy="See `isocenter jobs list`")
+    return found
+
+
+def _job(row: Mapping[Any, Any]) -> Job:
+    values = dict(row)
+    values["lane"], values["state"] = Lane(values["lane"]), State(values["state"])
+    values["outcome"] = None if values["outcome"] is None else Outcome(values["outcome"])
+    return Job(**values)
