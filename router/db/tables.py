@@ -1,4 +1,4 @@
-"""Every table, once: SQLite and PostgreSQL share this schema, and Alembic's first migration is compared with it by a test.
+"""Every table, once: SQLite and PostgreSQL share this schema, and a test compares Alembic's migrations with it.
 
 Keys are text, times are whole microseconds since 1970 UTC, structures are JSON. A state is guarded by a CHECK, an
 "at most one" by a unique index. No column that nothing reads.
@@ -87,8 +87,12 @@ association = Table(
     Column("ending", Text, comment="release, abort, lost"),
     Column("instances", Integer, nullable=False, default=0),
 )
-Index("ix_association_open", association.c.listener, sqlite_where=association.c.closed_at.is_(None),
-      postgresql_where=association.c.closed_at.is_(None))
+Index(
+    "ix_association_open",
+    association.c.listener,
+    sqlite_where=association.c.closed_at.is_(None),
+    postgresql_where=association.c.closed_at.is_(None),
+)
 
 study = Table(
     "study",
@@ -162,10 +166,19 @@ instance = Table(
 )
 Index("ix_instance_series", instance.c.series_instance_uid, instance.c.study_instance_uid)
 Index("ix_instance_study_instance_uid", instance.c.study_instance_uid)
-Index("ix_instance_undigested", instance.c.received_at, sqlite_where=instance.c.dataset_digest.is_(None),
-      postgresql_where=instance.c.dataset_digest.is_(None))
-Index("uq_instance_current", instance.c.sop_instance_uid, unique=True, sqlite_where=text("status = 'current'"),
-      postgresql_where=text("status = 'current'"))
+Index(
+    "ix_instance_undigested",
+    instance.c.received_at,
+    sqlite_where=instance.c.dataset_digest.is_(None),
+    postgresql_where=instance.c.dataset_digest.is_(None),
+)
+Index(
+    "uq_instance_current",
+    instance.c.sop_instance_uid,
+    unique=True,
+    sqlite_where=text("status = 'current'"),
+    postgresql_where=text("status = 'current'"),
+)
 
 job = Table(
     "job",
@@ -204,15 +217,42 @@ job = Table(
     one_of("outcome", Outcome),
     CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="lease"),
 )
-Index("ix_job_claim", job.c.lane, job.c.priority, job.c.not_before, job.c.id,
-      sqlite_where=text("state = 'queued'"), postgresql_where=text("state = 'queued'"))
-Index("ix_job_lease_until", job.c.lease_until, sqlite_where=text("state = 'running'"),
-      postgresql_where=text("state = 'running'"))
+Index(
+    "ix_job_claim",
+    job.c.lane,
+    job.c.priority,
+    job.c.not_before,
+    job.c.id,
+    sqlite_where=text("state = 'queued'"),
+    postgresql_where=text("state = 'queued'"),
+)
+Index(
+    "ix_job_lease_until",
+    job.c.lease_until,
+    sqlite_where=text("state = 'running'"),
+    postgresql_where=text("state = 'running'"),
+)
 Index("ix_job_study_instance_uid", job.c.study_instance_uid)
-Index("uq_job_inference", job.c.pixels_digest, job.c.pipeline, job.c.pipeline_version, job.c.settings_digest, job.c.run,
-      unique=True, sqlite_where=text("lane = 'infer'"), postgresql_where=text("lane = 'infer'"))
-Index("uq_job_delivery", job.c.result_set_id, job.c.destination, job.c.run, unique=True,
-      sqlite_where=text("lane = 'deliver'"), postgresql_where=text("lane = 'deliver'"))
+Index(
+    "uq_job_inference",
+    job.c.pixels_digest,
+    job.c.pipeline,
+    job.c.pipeline_version,
+    job.c.settings_digest,
+    job.c.run,
+    unique=True,
+    sqlite_where=text("lane = 'infer'"),
+    postgresql_where=text("lane = 'infer'"),
+)
+Index(
+    "uq_job_delivery",
+    job.c.result_set_id,
+    job.c.destination,
+    job.c.run,
+    unique=True,
+    sqlite_where=text("lane = 'deliver'"),
+    postgresql_where=text("lane = 'deliver'"),
+)
 
 decision = Table(
     "decision",
@@ -226,11 +266,13 @@ decision = Table(
     Column("fires", Boolean, nullable=False),
     Column("mode", Text, nullable=False),
     Column("reasons", JSON, nullable=False, comment="every condition with the value seen; the first that failed"),
-    Column("pipeline", Text),
+    Column("pipeline", Text, nullable=False, comment="empty where the rule names none"),
     Column("destinations", JSON, nullable=False),
     Column("job_id", ID, ForeignKey("job.id"), comment="the one run that many decisions may share"),
     Column("decided_at", BigInteger, nullable=False),
-    UniqueConstraint("study_instance_uid", "generation", "series_instance_uid", "rule"),
+    UniqueConstraint(
+        "study_instance_uid", "generation", "series_instance_uid", "rule", "pipeline", name="uq_decision_once"
+    ),
     CheckConstraint("mode IN ('on', 'shadow', 'off')", name="mode"),
 )
 Index("ix_decision_job_id", decision.c.job_id)

@@ -1,0 +1,359 @@
+"""The first schema."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "association",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("calling_ae_title", sa.Text(), nullable=False),
+        sa.Column("called_ae_title", sa.Text(), nullable=False),
+        sa.Column("address", sa.Text(), nullable=False),
+        sa.Column(
+            "listener",
+            sa.Text(),
+            nullable=False,
+            comment="process that holds it; a dead listener closes its own at start",
+        ),
+        sa.Column("opened_at", sa.BigInteger(), nullable=False),
+        sa.Column("closed_at", sa.BigInteger(), nullable=True),
+        sa.Column("ending", sa.Text(), nullable=True, comment="release, abort, lost"),
+        sa.Column("instances", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_association")),
+    )
+    with op.batch_alter_table("association", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_association_open",
+            ["listener"],
+            unique=False,
+            sqlite_where=sa.text("closed_at IS NULL"),
+            postgresql_where=sa.text("closed_at IS NULL"),
+        )
+
+    op.create_table(
+        "audit",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("who", sa.Text(), nullable=False),
+        sa.Column("act", sa.Text(), nullable=False),
+        sa.Column("study_instance_uid", sa.Text(), nullable=True),
+        sa.Column("detail", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit")),
+    )
+    with op.batch_alter_table("audit", schema=None) as batch_op:
+        batch_op.create_index("ix_audit_study_instance_uid", ["study_instance_uid"], unique=False)
+
+    op.create_table(
+        "caller",
+        sa.Column("calling_ae_title", sa.Text(), nullable=False),
+        sa.Column("address", sa.Text(), nullable=False),
+        sa.Column("first_seen_at", sa.BigInteger(), nullable=False),
+        sa.Column("last_seen_at", sa.BigInteger(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("calling_ae_title", "address", name=op.f("pk_caller")),
+    )
+    op.create_table(
+        "instance",
+        sa.Column("sop_instance_uid", sa.Text(), nullable=False),
+        sa.Column(
+            "version",
+            sa.Integer(),
+            autoincrement=False,
+            nullable=False,
+            comment="1, 2 ...: corrections of one instance",
+        ),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("study_instance_uid", sa.Text(), nullable=False),
+        sa.Column("series_instance_uid", sa.Text(), nullable=False),
+        sa.Column("sop_class_uid", sa.Text(), nullable=False),
+        sa.Column("transfer_syntax_uid", sa.Text(), nullable=False),
+        sa.Column("instance_number", sa.Text(), nullable=False),
+        sa.Column("path", sa.Text(), nullable=False, comment="below the store's root"),
+        sa.Column("size", sa.BigInteger(), nullable=False, comment="bytes of the Part 10 file"),
+        sa.Column("pixel_offset", sa.BigInteger(), nullable=True, comment="of the pixel data's value in the file"),
+        sa.Column("pixel_length", sa.BigInteger(), nullable=True, comment="NULL when encapsulated"),
+        sa.Column("header", sa.JSON(), nullable=False, comment="routing facts, keyword -> value(s)"),
+        sa.Column("dataset_digest", sa.Text(), nullable=True, comment="sha256; NULL until the digester has read it"),
+        sa.Column("pixel_digest", sa.Text(), nullable=True),
+        sa.Column("identity_digest", sa.Text(), nullable=True),
+        sa.Column("ours", sa.Boolean(), nullable=False, comment="made by an Isocenter: never routed"),
+        sa.Column("association_id", sa.Text(), nullable=True),
+        sa.Column("received_at", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("status IN ('current', 'replaced', 'conflict', 'purged')", name=op.f("ck_instance_status")),
+        sa.PrimaryKeyConstraint("sop_instance_uid", "version", name=op.f("pk_instance")),
+        sa.UniqueConstraint("path", name=op.f("uq_instance_path")),
+    )
+    with op.batch_alter_table("instance", schema=None) as batch_op:
+        batch_op.create_index("ix_instance_series", ["series_instance_uid", "study_instance_uid"], unique=False)
+        batch_op.create_index("ix_instance_study_instance_uid", ["study_instance_uid"], unique=False)
+        batch_op.create_index(
+            "ix_instance_undigested",
+            ["received_at"],
+            unique=False,
+            sqlite_where=sa.text("dataset_digest IS NULL"),
+            postgresql_where=sa.text("dataset_digest IS NULL"),
+        )
+        batch_op.create_index(
+            "uq_instance_current",
+            ["sop_instance_uid"],
+            unique=True,
+            sqlite_where=sa.text("status = 'current'"),
+            postgresql_where=sa.text("status = 'current'"),
+        )
+
+    op.create_table(
+        "job",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("lane", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("priority", sa.Integer(), nullable=False, comment="stat 10, routine 50, off-peak 90: low is urgent"),
+        sa.Column("study_instance_uid", sa.Text(), nullable=False),
+        sa.Column("series_instance_uid", sa.Text(), nullable=True, comment="what an inference job reads"),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column(
+            "pixels_digest",
+            sa.Text(),
+            nullable=True,
+            comment="ordered (SOPInstanceUID, pixel digest) that an inference job reads",
+        ),
+        sa.Column("pipeline", sa.Text(), nullable=True),
+        sa.Column("pipeline_version", sa.Text(), nullable=True),
+        sa.Column("weights_digest", sa.Text(), nullable=True),
+        sa.Column("settings", sa.JSON(), nullable=True),
+        sa.Column("settings_digest", sa.Text(), nullable=True),
+        sa.Column("run", sa.Integer(), nullable=False, comment="counts re-runs that a person asked for"),
+        sa.Column(
+            "result_set_id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            nullable=True,
+            comment="what a delivery job sends",
+        ),
+        sa.Column("destination", sa.Text(), nullable=True, comment="where a delivery job sends it"),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("max_attempts", sa.Integer(), nullable=False),
+        sa.Column("not_before", sa.BigInteger(), nullable=False),
+        sa.Column("worker", sa.Text(), nullable=True),
+        sa.Column("lease_until", sa.BigInteger(), nullable=True),
+        sa.Column("phase", sa.Text(), nullable=True),
+        sa.Column("fraction", sa.Float(), nullable=True),
+        sa.Column("outcome", sa.Text(), nullable=True),
+        sa.Column(
+            "reason",
+            sa.Text(),
+            nullable=True,
+            comment="why refused, failed, held or cancelled; or the last retry's cause",
+        ),
+        sa.Column("problem", sa.Text(), nullable=True, comment="class of the error behind reason"),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("started_at", sa.BigInteger(), nullable=True),
+        sa.Column("finished_at", sa.BigInteger(), nullable=True),
+        sa.CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name=op.f("ck_job_lease")),
+        sa.CheckConstraint("lane IN ('infer', 'deliver')", name=op.f("ck_job_lane")),
+        sa.CheckConstraint("outcome IN ('result', 'refused', 'delivered')", name=op.f("ck_job_outcome")),
+        sa.CheckConstraint(
+            "state IN ('queued', 'running', 'waiting', 'held', 'done', 'failed', 'cancelled', 'superseded')",
+            name=op.f("ck_job_state"),
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_job")),
+    )
+    with op.batch_alter_table("job", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_job_claim",
+            ["lane", "priority", "not_before", "id"],
+            unique=False,
+            sqlite_where=sa.text("state = 'queued'"),
+            postgresql_where=sa.text("state = 'queued'"),
+        )
+        batch_op.create_index(
+            "ix_job_lease_until",
+            ["lease_until"],
+            unique=False,
+            sqlite_where=sa.text("state = 'running'"),
+            postgresql_where=sa.text("state = 'running'"),
+        )
+        batch_op.create_index("ix_job_study_instance_uid", ["study_instance_uid"], unique=False)
+        batch_op.create_index(
+            "uq_job_delivery",
+            ["result_set_id", "destination", "run"],
+            unique=True,
+            sqlite_where=sa.text("lane = 'deliver'"),
+            postgresql_where=sa.text("lane = 'deliver'"),
+        )
+        batch_op.create_index(
+            "uq_job_inference",
+            ["pixels_digest", "pipeline", "pipeline_version", "settings_digest", "run"],
+            unique=True,
+            sqlite_where=sa.text("lane = 'infer'"),
+            postgresql_where=sa.text("lane = 'infer'"),
+        )
+
+    op.create_table(
+        "node",
+        sa.Column("node_id", sa.Text(), nullable=False, comment="uuid made by init; part of every derived UID"),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("node_id", name=op.f("pk_node")),
+    )
+    op.create_table(
+        "revision",
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("body", sa.JSON(), nullable=False),
+        sa.Column("author", sa.Text(), nullable=False),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("kind IN ('rules', 'sources', 'destinations')", name=op.f("ck_revision_kind")),
+        sa.PrimaryKeyConstraint("kind", "number", name=op.f("pk_revision")),
+    )
+    op.create_table(
+        "study",
+        sa.Column("study_instance_uid", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False, comment="how often it has been complete"),
+        sa.Column("patient_id", sa.Text(), nullable=False),
+        sa.Column("issuer_of_patient_id", sa.Text(), nullable=False),
+        sa.Column("patient_name", sa.Text(), nullable=False),
+        sa.Column("patient_birth_date", sa.Text(), nullable=False),
+        sa.Column("patient_sex", sa.Text(), nullable=False),
+        sa.Column("accession_number", sa.Text(), nullable=False),
+        sa.Column("study_id", sa.Text(), nullable=False),
+        sa.Column("study_date", sa.Text(), nullable=False),
+        sa.Column("study_time", sa.Text(), nullable=False),
+        sa.Column("study_description", sa.Text(), nullable=False),
+        sa.Column("referring_physician_name", sa.Text(), nullable=False),
+        sa.Column("calling_ae_title", sa.Text(), nullable=False, comment="who sent the last instance"),
+        sa.Column("first_instance_at", sa.BigInteger(), nullable=False),
+        sa.Column("last_instance_at", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "decide_at",
+            sa.BigInteger(),
+            nullable=True,
+            comment="when decide looks again; NULL when there is nothing to decide",
+        ),
+        sa.Column("completed_at", sa.BigInteger(), nullable=True),
+        sa.Column("witnesses", sa.JSON(), nullable=True, comment="how completeness was known, at the last completion"),
+        sa.Column("held_reason", sa.Text(), nullable=True),
+        sa.CheckConstraint("state IN ('receiving', 'complete', 'held')", name=op.f("ck_study_state")),
+        sa.PrimaryKeyConstraint("study_instance_uid", name=op.f("pk_study")),
+    )
+    with op.batch_alter_table("study", schema=None) as batch_op:
+        batch_op.create_index("ix_study_accession_number", ["accession_number"], unique=False)
+        batch_op.create_index("ix_study_decide_at", ["decide_at"], unique=False)
+        batch_op.create_index("ix_study_last_instance_at", ["last_instance_at"], unique=False)
+        batch_op.create_index("ix_study_patient", ["issuer_of_patient_id", "patient_id"], unique=False)
+        batch_op.create_index("ix_study_study_date", ["study_date"], unique=False)
+
+    op.create_table(
+        "decision",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("study_instance_uid", sa.Text(), nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("series_instance_uid", sa.Text(), nullable=False, comment="empty for a study-level rule"),
+        sa.Column("rule", sa.Text(), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("fires", sa.Boolean(), nullable=False),
+        sa.Column("mode", sa.Text(), nullable=False),
+        sa.Column(
+            "reasons", sa.JSON(), nullable=False, comment="every condition with the value seen; the first that failed"
+        ),
+        sa.Column("pipeline", sa.Text(), nullable=False, comment="empty where the rule names none"),
+        sa.Column("destinations", sa.JSON(), nullable=False),
+        sa.Column(
+            "job_id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            nullable=True,
+            comment="the one run that many decisions may share",
+        ),
+        sa.Column("decided_at", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("mode IN ('on', 'shadow', 'off')", name=op.f("ck_decision_mode")),
+        sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_decision_job_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_decision")),
+        sa.UniqueConstraint(
+            "study_instance_uid", "generation", "series_instance_uid", "rule", "pipeline", name="uq_decision_once"
+        ),
+    )
+    with op.batch_alter_table("decision", schema=None) as batch_op:
+        batch_op.create_index("ix_decision_job_id", ["job_id"], unique=False)
+
+    op.create_table(
+        "measurement",
+        sa.Column("job_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("ordinal", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("label", sa.Text(), nullable=False, comment="what was measured"),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("value", sa.Float(), nullable=True),
+        sa.Column("unit", sa.Text(), nullable=False),
+        sa.Column("remark", sa.Text(), nullable=True, comment="why withheld, or what qualifies the value"),
+        sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_measurement_job_id")),
+        sa.PrimaryKeyConstraint("job_id", "ordinal", name=op.f("pk_measurement")),
+    )
+    op.create_table(
+        "receipt",
+        sa.Column("job_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("sop_instance_uid", sa.Text(), nullable=False),
+        sa.Column(
+            "status", sa.Integer(), nullable=True, comment="the far side's answer to C-STORE; NULL when none came"
+        ),
+        sa.Column("accepted", sa.Boolean(), nullable=False),
+        sa.Column("detail", sa.Text(), nullable=False),
+        sa.Column("sent_at", sa.BigInteger(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_receipt_job_id")),
+        sa.PrimaryKeyConstraint("job_id", "sop_instance_uid", name=op.f("pk_receipt")),
+    )
+    op.create_table(
+        "result_set",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("job_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("profile", sa.Text(), nullable=False, comment="what kinds were built and how, as canonical JSON"),
+        sa.Column("study_instance_uid", sa.Text(), nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("built_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_result_set_job_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_result_set")),
+        sa.UniqueConstraint("job_id", "profile", name=op.f("uq_result_set_job_id_profile")),
+    )
+    op.create_table(
+        "series",
+        sa.Column("series_instance_uid", sa.Text(), nullable=False),
+        sa.Column("study_instance_uid", sa.Text(), nullable=False),
+        sa.Column("modality", sa.Text(), nullable=False),
+        sa.Column("series_number", sa.Text(), nullable=False),
+        sa.Column("series_description", sa.Text(), nullable=False),
+        sa.Column("body_part_examined", sa.Text(), nullable=False),
+        sa.Column(
+            "facts", sa.JSON(), nullable=True, comment="aggregated over all instances when the study was last complete"
+        ),
+        sa.Column("facts_generation", sa.Integer(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["study_instance_uid"], ["study.study_instance_uid"], name=op.f("fk_series_study_instance_uid")
+        ),
+        sa.PrimaryKeyConstraint("series_instance_uid", "study_instance_uid", name=op.f("pk_series")),
+    )
+    with op.batch_alter_table("series", schema=None) as batch_op:
+        batch_op.create_index("ix_series_study_instance_uid", ["study_instance_uid"], unique=False)
+
+    op.create_table(
+        "result",
+        sa.Column("sop_instance_uid", sa.Text(), nullable=False),
+        sa.Column("result_set_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("ordinal", sa.Integer(), nullable=False, comment="order of sending; the SR is last"),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("sop_class_uid", sa.Text(), nullable=False),
+        sa.Column("series_instance_uid", sa.Text(), nullable=False),
+        sa.Column("path", sa.Text(), nullable=False, comment="below the store's root"),
+        sa.Column(
+            "digest", sa.Text(), nullable=False, comment="sha256 of the file: other bytes under this UID are an error"
+        ),
+        sa.ForeignKeyConstraint(["result_set_id"], ["result_set.id"], name=op.f("fk_result_result_set_id")),
+        sa.PrimaryKeyConstraint("sop_instance_uid", name=op.f("pk_result")),
+    )
+    with op.batch_alter_table("result", schema=None) as batch_op:
+        batch_op.create_index("ix_result_result_set_id", ["result_set_id"], unique=False)

@@ -1,0 +1,181 @@
+"""Statements on studies and series. Ingest writes their rows as instances arrive; here they are decided and shown."""
+
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, func, or_, select, update
+
+from router.db.tables import instance, series, study
+from router.domain.study import Patient, Series, Study, StudyState
+from router.errors import UnknownStudy
+
+
+def due(connection: Connection, now: int, *, limit: int = 500) -> list[Study]:
+    """Studies that decide should look at by now, the longest waiting first."""
+    rows = connection.execute(
+        select(study)
+        .where(study.c.state == StudyState.RECEIVING, study.c.decide_at <= now)
+        .order_by(study.c.decide_at, study.c.study_instance_uid)
+        .limit(limit)
+    )
+    return [_study(row) for row in rows]
+
+
+def next_decide_at(connection: Connection) -> int | None:
+    """The earliest time at which some study wants to be looked at, or None when none waits."""
+    earliest: int | None = connection.execute(
+        select(func.min(study.c.decide_at)).where(study.c.state == StudyState.RECEIVING)
+    ).scalar_one()
+    return earliest
+
+
+def lock(connection: Connection, study_instance_uid: str) -> Study | None:
+    """The study for this transaction alone; None when it is unknown or another process decides on it right now.
+
+    SQLite ignores the lock clause; there `writing` holds the whole database's write lock.
+    """
+    row = connection.execute(
+        select(study).where(study.c.study_instance_uid == study_instance_uid).with_for_update(skip_locked=True)
+    ).one_or_none()
+    return _study(row) if row is not None else None
+
+
+def postpone(connection: Connection, seen: Study, until: int) -> bool:
+    """Look at the study again at `until`; False when it has changed since it was seen, and must be looked at anew."""
+    moved = connection.execute(
+        update(study)
+        .where(
+            study.c.study_instance_uid == seen.study_instance_uid,
+            study.c.state == StudyState.RECEIVING,
+            study.c.last_instance_at == seen.last_instance_at,
+            study.c.decide_at == seen.decide_at,
+        )
+        .values(decide_at=until)
+    )
+    return bool(moved.rowcount)
+
+
+def complete(connection: Connection, study_instance_uid: str, *, now: int, witnesses: dict[str, Any]) -> int:
+    """Make the study complete and give its new generation."""
+    completed = connection.execute(
+        update(study)
+        .where(study.c.study_instance_uid == study_instance_uid)
+        .values(
+            state=StudyState.COMPLETE,
+            generation=study.c.generation + 1,
+            completed_at=now,
+            witnesses=witnesses,
+            decide_at=None,
+            held_reason=None,
+        )
+        .returning(study.c.generation)
+    )
+    return int(completed.scalar_one())
+
+
+def settle(connection: Connection, study_instance_uid: str) -> None:
+    """Back to complete without a new generation: what arrived changed nothing that is read or decided."""
+    connection.execute(
+        update(study)
+        .where(study.c.study_instance_uid == study_instance_uid)
+        .values(state=StudyState.COMPLETE, decide_at=None, held_reason=None)
+    )
+
+
+def hold(connection: Connection, study_instance_uid: str, reason: str) -> None:
+    """Keep the study for a person; it is not routed. The reason names no patient."""
+    connection.execute(
+        update(study)
+        .where(study.c.study_instance_uid == study_instance_uid)
+        .values(state=StudyState.HELD, decide_at=None, held_reason=reason)
+    )
+
+
+def release(connection: Connection, study_instance_uid: str, now: int) -> bool:
+    """A person lets a held study go on: decide looks at it again, now. False when it is not held."""
+    moved = connection.execute(
+        update(study)
+        .where(study.c.study_instance_uid == study_instance_uid, study.c.state == StudyState.HELD)
+        .values(state=StudyState.RECEIVING, decide_at=now, held_reason=None)
+    )
+    return bool(moved.rowcount)
+
+
+def find(connection: Connection, study_instance_uid: str) -> Study | None:
+    """The study of this UID, or None."""
+    row = connection.execute(select(study).where(study.c.study_instance_uid == study_instance_uid)).one_or_none()
+    return _study(row) if row is not None else None
+
+
+def search(connection: Connection, word: str) -> list[Study]:
+    """Studies whose StudyInstanceUID, AccessionNumber or PatientID is this word, newest first.
+
+    Raises:  UnknownStudy, without repeating the word: it may be a patient's
+    """
+    columns = (study.c.study_instance_uid, study.c.accession_number, study.c.patient_id)
+    rows = connection.execute(
+        select(study).where(or_(*(column == word for column in columns))).order_by(study.c.last_instance_at.desc())
+    ).all()
+    if not rows or not word:
+        raise UnknownStudy(
+            "no study here has that StudyInstanceUID, AccessionNumber or PatientID",
+            remedy="`isocenter studies list` shows what arrived, `isocenter sources seen` who was turned away",
+        )
+    return [_study(row) for row in rows]
+
+
+def list_(connection: Connection, *, state: StudyState | None = None, limit: int = 100, offset: int = 0) -> list[Study]:
+    """Studies, the last received first."""
+    statement = select(study).order_by(study.c.last_instance_at.desc(), study.c.study_instance_uid)
+    if state is not None:
+        statement = statement.where(study.c.state == state)
+    return [_study(row) for row in connection.execute(statement.limit(limit).offset(offset))]
+
+
+def series_of(connection: Connection, study_instance_uid: str) -> list[Series]:
+    """The study's series, in the order of their numbers."""
+    rows = connection.execute(select(series).where(series.c.study_instance_uid == study_instance_uid))
+    return sorted((_series(row) for row in rows), key=lambda one: (_number(one.series_number), one.series_instance_uid))
+
+
+def keep_facts(
+    connection: Connection, study_instance_uid: str, series_instance_uid: str, facts: dict[str, Any], generation: int
+) -> None:
+    """What the series was when the study was complete for the n-th time."""
+    connection.execute(
+        update(series)
+        .where(
+            series.c.study_instance_uid == study_instance_uid,
+            series.c.series_instance_uid == series_instance_uid,
+        )
+        .values(facts=facts, facts_generation=generation)
+    )
+
+
+def other_studies_with(connection: Connection, study_instance_uid: str, series_instance_uids: list[str]) -> list[str]:
+    """Series of this study that have current instances in another study, too: none may be routed."""
+    return list(
+        connection.execute(
+            select(instance.c.series_instance_uid)
+            .where(
+                instance.c.series_instance_uid.in_(series_instance_uids),
+                and_(instance.c.study_instance_uid != study_instance_uid, instance.c.status == "current"),
+                instance.c.ours.is_(False),
+            )
+            .distinct()
+            .order_by(instance.c.series_instance_uid)
+        ).scalars()
+    )
+
+
+def _number(text: str) -> int:
+    return int(text) if text.strip().lstrip("+-").isdecimal() else 0
+
+
+def _study(row: Row[Any]) -> Study:
+    values = dict(row._mapping)
+    patient = Patient(**{name: values.pop(name) for name in Patient.__slots__})
+    return Study(**{**values, "state": StudyState(values["state"])}, patient=patient)
+
+
+def _series(row: Row[Any]) -> Series:
+    return Series(**row._mapping)

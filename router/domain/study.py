@@ -1,0 +1,69 @@
+"""A study as the node knows it: identity hidden from logs, state, and what completeness is decided from."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class StudyState(StrEnum):
+    """`receiving` waits to be complete, `complete` has been decided, `held` waits for a person."""
+
+    RECEIVING = "receiving"
+    COMPLETE = "complete"
+    HELD = "held"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patient:
+    """Who it is about. Its repr says nothing, so that no log line and no error text can."""
+
+    patient_id: str
+    issuer_of_patient_id: str = ""
+    patient_name: str = ""
+    patient_birth_date: str = ""
+    patient_sex: str = ""
+    accession_number: str = ""
+
+    def __repr__(self) -> str:
+        return "Patient(hidden)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """One study. Times are whole microseconds since 1970 UTC."""
+
+    study_instance_uid: str
+    state: StudyState
+    generation: int
+    patient: Patient
+    study_date: str
+    study_time: str
+    study_description: str
+    study_id: str
+    referring_physician_name: str = field(repr=False)
+    calling_ae_title: str
+    first_instance_at: int
+    last_instance_at: int
+    decide_at: int | None
+    completed_at: int | None
+    witnesses: dict[str, Any] | None
+    held_reason: str | None
+
+    @property
+    def completeness(self) -> str:
+        """How it was known that the study was complete, in a sentence; empty before its first completion."""
+        return str((self.witnesses or {}).get("sentence", ""))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """One series of a study. `facts` are those of the study's last completion."""
+
+    series_instance_uid: str
+    study_instance_uid: str
+    modality: str
+    series_number: str
+    series_description: str
+    body_part_examined: str
+    facts: dict[str, Any] | None
+    facts_generation: int | None
