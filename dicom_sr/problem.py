@@ -11,6 +11,9 @@ class Problem(Exception):
     retryable = False
     """Whether the same attempt, made later and unchanged, may succeed; the error knows, the caller does not guess."""
 
+    exit_code = 1
+    """What a command exits with: 1 when it failed, 2 when it was asked wrongly."""
+
     def __init__(self, what: str, *, remedy: str) -> None:
         super().__init__(f"{what}. {remedy}")
         self.what = what

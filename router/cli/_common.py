@@ -1,0 +1,87 @@
+"""What all commands share: where the settings are, and how a listing is printed."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import Engine
+
+from dicom_sr.problem import Problem
+from router.config import load
+from router.db.engine import connect
+from router.db.node import node_id
+
+Config = Annotated[
+    Path,
+    typer.Option("--config", "-c", envvar="ISOCENTER_CONFIG", help="The node's isocenter.yaml", show_default=True),
+]
+DEFAULT_CONFIG = Path("isocenter.yaml")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table")]
+
+answer = Console(highlight=False, soft_wrap=False)
+talk = Console(stderr=True, highlight=False)
+
+
+class BadAddress(Problem):
+    """An address is not AE_TITLE@HOST:PORT."""
+
+    exit_code = 2
+
+
+def peer(address: str) -> tuple[str, str, int]:
+    """AE title, host and port of AE_TITLE@HOST:PORT; an IPv6 host stands in brackets.
+
+    Raises:  BadAddress
+    """
+    found = re.fullmatch(r"(?P<title>[^@\\]{1,16})@(?P<host>\[[^\]]+\]|[^:@\s]+):(?P<port>\d{1,5})", address.strip())
+    if found is None or int(found["port"]) > 65535:
+        raise BadAddress(
+            f"{address!r} is not an address", remedy="Write AE_TITLE@HOST:PORT, as in ORTHANC@10.0.0.5:4242"
+        )
+    return found["title"].strip(), found["host"].strip("[]"), int(found["port"])
+
+
+def database(config: Path) -> Engine:
+    """The node's database, as the settings name it; a schema that is too old or too new is refused, never migrated.
+
+    Raises:  Problem
+    """
+    engine = connect(load(config).database.url)
+    node_id(engine)
+    return engine
+
+
+def print_json(value: object) -> None:
+    """One JSON document on standard output."""
+    typer.echo(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+
+
+def clock(microseconds: int | None) -> str:
+    """A time of the database for people: local time to the second, or nothing."""
+    if microseconds is None:
+        return ""
+    return datetime.fromtimestamp(microseconds / 1e6, tz=UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
+    """A listing: a table of these columns, or all fields as JSON; `empty` is said when there is nothing."""
+    rows = list(rows)
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        talk.print(empty)
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        values = [row[column] for column in columns]
+        table.add_row(*("" if value is None else str(value) for value in values))
+    answer.print(table)

@@ -1,0 +1,57 @@
+"""`isocenter pipelines`: what can run here."""
+
+from dataclasses import asdict
+from typing import Any
+
+import typer
+
+from pipelines import catalog
+from pipelines.spec import Spec
+from router.cli import app
+from router.cli._common import AsJson, answer, print_json, print_rows
+
+pipelines = typer.Typer(help="What can run here: the catalogue and its model cards.", no_args_is_help=True)
+app.add_typer(pipelines, name="pipelines")
+
+
+def card(spec: Spec) -> dict[str, Any]:
+    """The model card as plain values."""
+    values = asdict(spec)
+    values["settings"] = spec.settings.model_json_schema()["properties"] if spec.settings.model_fields else {}
+    return values
+
+
+@pipelines.command("list", epilog="Example: isocenter pipelines list --json")
+def list_(as_json: AsJson = False) -> None:
+    """Every pipeline of the catalogue, a line each."""
+    rows = [card(catalog.find(name).spec) for name in catalog.names()]
+    print_rows(rows, ("name", "version", "title", "research_use"), as_json=as_json, empty="The catalogue is empty.")
+
+
+@pipelines.command("show", epilog="Example: isocenter pipelines show ct_lung")
+def show(name: str, as_json: AsJson = False) -> None:
+    """The model card of one pipeline: intended use, needs, outputs with codes, limitations, settings."""
+    spec = catalog.find(name).spec
+    if as_json:
+        print_json(card(spec))
+        return
+    answer.print(f"{spec.name} {spec.version}: {spec.title}", markup=False)
+    answer.print(f"{'RESEARCH USE ONLY. ' if spec.research_use else ''}{spec.intended_use}\n", markup=False)
+    answer.print(f"Modalities: {', '.join(spec.modalities)}", markup=False)
+    for title, lines in (("Needs", spec.needs), ("Limitations", spec.limitations)):
+        answer.print(f"{title}:", markup=False)
+        for line in lines:
+            answer.print(f"  - {line}", markup=False)
+    answer.print("Segments:")
+    for segment in spec.segments:
+        side = f", {segment.laterality.meaning}" if segment.laterality else ""
+        code = segment.type
+        answer.print(f"  - {segment.label}: {code.meaning}{side} ({code.value}, {code.scheme})", markup=False)
+    answer.print("Measurements:")
+    for measurement in spec.measurements:
+        code = measurement.name
+        answer.print(f"  - {code.meaning} in {measurement.unit.meaning} ({code.value}, {code.scheme})", markup=False)
+    answer.print("Settings:")
+    for key, field in spec.settings.model_fields.items():
+        answer.print(f"  - {key} (default {field.default}): {field.description}", markup=False)
+    answer.print(f"Weights: {spec.weights_digest or 'none'}; licence {spec.licence}", markup=False)

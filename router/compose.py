@@ -1,0 +1,180 @@
+"""The one place that builds everything: a node from its settings, and the processes that are its roles."""
+
+import ctypes
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from dicom_sr.problem import Problem
+from router import telemetry
+from router.config import Settings, load
+from router.db.engine import connect
+from router.db.migrate import upgrade
+from router.db.node import node_id
+from router.node import Node
+from router.store import Store
+from router.wake import Bell
+
+log = structlog.get_logger()
+
+ROLES: dict[str, str] = {
+    "listen": "router.ingest.listener",
+    "decide": "router.work.assemble",
+    "infer": "router.work.infer",
+    "deliver": "router.work.deliver",
+    "tick": "router.work.timetable",
+    "web": "router.web.server",
+}
+"""Each role is a module with `serve(node, stop)`; only `infer` ever imports torch, and only in its worker."""
+
+PR_SET_PDEATHSIG = 1
+DRAIN_S = 60.0
+RESTART_FIRST_S = 0.5
+RESTART_CAP_S = 30.0
+
+
+def open_node(settings: Settings) -> Node:
+    """The node that these settings describe, its database brought to this version's schema.
+
+    Raises:  Problem (database out of reach, store not writable, not initialised)
+    """
+    engine = connect(settings.database.url)
+    upgrade(engine)
+    return Node(
+        node_id=node_id(engine),
+        settings=settings,
+        engine=engine,
+        store=Store(settings.storage.path),
+        bell=Bell(settings.run_path / "wake"),
+    )
+
+
+def run_role(settings: Settings, role: str) -> None:
+    """Run one role in this process until SIGTERM or SIGINT; it finishes what it has in hand and returns."""
+    telemetry.configure(settings.log, role=role)
+    node = open_node(settings)
+    stop = threading.Event()
+
+    def ask_to_stop(*_: object) -> None:
+        stop.set()
+        node.bell.ring(role)  # a role that waits for its bell must hear of it
+
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    signal.signal(signal.SIGTERM, ask_to_stop)
+    signal.signal(signal.SIGINT, ask_to_stop)
+    serve: Callable[[Node, threading.Event], None] = importlib.import_module(ROLES[role]).serve
+    log.info("role.started", pid=os.getpid())
+    serve(node, stop)
+    log.info("role.stopped")
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to end this process when its supervisor dies, so that a killed node leaves no half of itself."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if str(os.getppid()) != os.environ["ISOCENTER_SUPERVISOR"]:  # it died before we could ask
+        raise SystemExit(0)
+
+
+class Child:
+    """One role's process, started again after a crash with growing pauses."""
+
+    def __init__(self, role: str, command: list[str]) -> None:
+        self.role = role
+        self.command = command
+        self.pause_s = RESTART_FIRST_S
+        self.start_at = 0.0
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process; its output is ours."""
+        self.started = time.monotonic()
+        environment = os.environ | {"ISOCENTER_SUPERVISOR": str(os.getpid())}
+        self.process = subprocess.Popen(self.command, env=environment, stdin=subprocess.DEVNULL)
+
+    def look(self) -> int | None:
+        """Start it if it is due; its exit code if it ended since the last look."""
+        if self.process is None:
+            if time.monotonic() >= self.start_at:
+                self.start()
+            return None
+        code = self.process.poll()
+        if code is not None:
+            self.process = None
+            lived_s = time.monotonic() - self.started
+            self.pause_s = RESTART_FIRST_S if lived_s > 2 * RESTART_CAP_S else min(self.pause_s * 2, RESTART_CAP_S)
+            self.start_at = time.monotonic() + self.pause_s
+        return code
+
+
+def supervise(config: Path, roles: list[str]) -> int:
+    """Run these roles as processes of their own until SIGTERM or SIGINT; the exit code of `isocenter serve`.
+
+    A role that crashes is started again. One that says why it cannot run (exit code 1 or 2: a taken port, a store
+    that is not writable) ends the node with the same code, since starting it again would change nothing.
+    """
+    settings = load(config)
+    telemetry.configure(settings.log, role="supervisor")
+    open_node(settings)  # migrate once, before the roles come, and fail here if nothing can work
+    ends = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends | {signal.SIGCHLD})
+    command = [sys.executable, "-m", "router.cli", "serve", "--config", str(config), "--role"]
+    children = [Child(role, [*command, role]) for role in roles]
+    log.info("node.started", roles=roles, pid=os.getpid())
+    code = 0
+    while True:
+        for child in children:
+            ended = child.look()
+            if ended in (1, 2):
+                log.error("role.cannot_run", role_ended=child.role)
+                code = ended
+                break
+            if ended is not None:
+                log.error("role.crashed", role_ended=child.role, exit_code=ended, restart_in_s=child.pause_s)
+        received = signal.sigtimedwait(ends | {signal.SIGCHLD}, 1.0 if any(c.process is None for c in children) else 60)
+        if code or (received is not None and received.si_signo in ends):
+            break
+    stop_all(children)
+    log.info("node.stopped", exit_code=code)
+    return code
+
+
+def stop_all(children: list[Child]) -> None:
+    """Ask every role to drain, and end those that have not within the time for it."""
+    running = [child.process for child in children if child.process is not None]
+    for process in running:
+        process.terminate()
+    deadline = time.monotonic() + DRAIN_S
+    for process in running:
+        try:
+            process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            log.error("role.killed", pid=process.pid, after_s=DRAIN_S)
+            process.kill()
+            process.wait()
+
+
+def serve(config: Path, role: str) -> int:
+    """What `isocenter serve` does; the exit code.
+
+    Raises:  Problem
+    """
+    if role == "all":
+        return supervise(config, list(ROLES))
+    if "ISOCENTER_SUPERVISOR" in os.environ:
+        die_with_parent()
+    run_role(load(config), role)
+    return 0
+
+
+class UnknownRole(Problem):
+    """There is no such role."""
+
+    exit_code = 2
