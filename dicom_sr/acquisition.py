@@ -1,0 +1,59 @@
+"""How the slices were made, as far as all headers agree: what a pipeline may ask before it believes a number."""
+
+from collections.abc import Sequence
+
+from pydicom import uid
+from pydicom.dataset import Dataset
+
+from dicom_sr.nouns import Acquisition
+from dicom_sr.part10 import Head, text
+from dicom_sr.planes import Plane
+
+LOSSY = frozenset(
+    str(syntax)
+    for syntax in (
+        uid.JPEGBaseline8Bit,
+        uid.JPEGExtended12Bit,
+        uid.JPEGLSNearLossless,
+    )
+)
+"""Transfer syntaxes that lose: JPEG 2000 and HTJ2K without "Lossless Only" may, and say so by LossyImageCompression."""
+
+NO_CONTRAST = {"NO", "NONE", "N", "WITHOUT", "NATIVE", "NO CONTRAST", "NON CONTRAST", "NON-CONTRAST"}
+
+
+def acquisition_of(
+    heads: Sequence[Head], planes: Sequence[Plane], header: Dataset, warnings: tuple[str, ...]
+) -> Acquisition:
+    """What the headers of all slices say together; an attribute on which they disagree is None."""
+
+    def agreed(keyword: str) -> bytes | None:
+        raw = {head.values.get(keyword, b"").rstrip(b"\0 ") for head in heads}
+        return raw.pop() or None if len(raw) == 1 else None
+
+    kernels = {plane.convolution_kernel for plane in planes}
+    thicknesses = {plane.slice_thickness for plane in planes}
+    image_types = {plane.image_type for plane in planes}
+    return Acquisition(
+        modality=text(heads[0].values.get("Modality", b"")),
+        series_instance_uid=text(heads[0].values.get("SeriesInstanceUID", b"")),
+        convolution_kernel=kernels.pop() or None if len(kernels) == 1 else None,
+        manufacturer=str(header.get("Manufacturer") or "") or None if agreed("Manufacturer") else None,
+        slice_thickness=thicknesses.pop() if len(thicknesses) == 1 else None,
+        image_type=image_types.pop() if len(image_types) == 1 else (),
+        contrast=contrast(agreed("ContrastBolusAgent")),
+        lossy=any(is_lossy(head) for head in heads),
+        warnings=warnings,
+    )
+
+
+def contrast(agent: bytes | None) -> bool | None:
+    """Whether a contrast agent was given; an empty or missing attribute says nothing (it is Type 2)."""
+    if agent is None:
+        return None
+    return text(agent).upper() not in NO_CONTRAST
+
+
+def is_lossy(head: Head) -> bool:
+    """Whether pixels were ever lossy compressed (PS3.3 C.7.6.1.1.5)."""
+    return text(head.values.get("LossyImageCompression", b"")) == "01" or head.transfer_syntax_uid in LOSSY
