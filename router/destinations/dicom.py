@@ -1,18 +1,212 @@
-"""A DICOM node: C-STORE SCU."""
+"""A DICOM node: C-STORE SCU. Bytes go out as they lie in the store, or in Implicit VR LE where only that is taken."""
 
-from typing import Literal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import Field
+from pydicom.uid import UID, ImplicitVRLittleEndian
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dsutils import split_dataset
+from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.sop_class import Verification
 
+from dicom_sr.transcode import CannotTranscode, to_implicit
 from router.config import AETitle, Port
-from router.destinations import Destination
+from router.destinations import Context, Destination, Rejected, Unreachable
+from router.domain.delivery import Outgoing, Receipt, Verdict, judge, name_of
+
+MOST_CONTEXTS = 128
+"""Presentation contexts that one association can have: odd numbers of one byte (PS3.8 9.3.2.2)."""
+
+PERMANENT = 1
+"""Result of an A-ASSOCIATE-RJ that will be the same next time (PS3.8 9.3.4)."""
+
+Status = Annotated[str, Field(pattern=r"^[0-9A-F]{4}$")]
 
 
 class Settings(Destination):
-    """Where the node listens and what it is called."""
+    """Where the node listens, what it is called, and how its answers are to be taken."""
 
     kind: Literal["dicom"]
     ae_title: AETitle = Field(description="Its AE title")
     host: str = Field(min_length=1, description="Its name or address")
     port: Port = Field(description="Its TCP port")
     calling_ae_title: AETitle | None = Field(None, description="What we call ourselves there; default: as everywhere")
+    answers: dict[Status, Verdict] = Field(
+        {}, description="What one exact status means there, as in C001: never; others as the standard says"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parcel:
+    """One instance with what its file says about its encoding; `offset` is where the data set begins."""
+
+    item: Outgoing
+    transfer_syntax_uid: str
+    offset: int
+
+    @property
+    def offers(self) -> tuple[tuple[str, str], ...]:
+        """(abstract, transfer) syntaxes in which it can leave, the best first."""
+        syntaxes = dict.fromkeys((self.transfer_syntax_uid, str(ImplicitVRLittleEndian)))
+        return tuple((self.item.sop_class_uid, syntax) for syntax in syntaxes)
+
+
+def send(settings: Settings, outgoing: Sequence[Outgoing], context: Context) -> Iterator[Receipt]:
+    """C-STORE each instance in order.
+
+    Raises:  Unreachable, Rejected
+    Source:  PS3.4 B.2 (Storage Service Class), PS3.7 9.1.1 (C-STORE)
+    """
+    for batch in batches([parcel(item) for item in outgoing]):
+        offers = dict.fromkeys(offer for one in batch for offer in one.offers)
+        contexts = [build_context(abstract, transfer) for abstract, transfer in offers]
+        with associated(settings, contexts, context) as association:
+            for message_id, one in enumerate(batch, start=1):
+                yield answer(settings, association, one, message_id % 65536)
+
+
+def echo(settings: Settings, context: Context) -> None:
+    """Return when it answers C-ECHO.
+
+    Raises:  Unreachable, Rejected
+    """
+    with associated(settings, [build_context(Verification)], context) as association:
+        if not association.is_established or "Status" not in association.send_c_echo():
+            raise Unreachable(
+                f"destination {settings.name}: {settings.ae_title} does not answer C-ECHO",
+                remedy="Ask its administrator whether it is in order",
+            )
+
+
+def parcel(item: Outgoing) -> Parcel:
+    """The instance with its encoding."""
+    meta, offset = split_dataset(Path(item.path))
+    return Parcel(item=item, transfer_syntax_uid=str(meta.TransferSyntaxUID), offset=offset)
+
+
+def batches(parcels: Sequence[Parcel]) -> Iterator[list[Parcel]]:
+    """The parcels in order, cut so that no association needs more presentation contexts than there are."""
+    batch: list[Parcel] = []
+    offers: set[tuple[str, str]] = set()
+    for one in parcels:
+        if len(offers | set(one.offers)) > MOST_CONTEXTS:
+            yield batch
+            batch, offers = [], set()
+        batch.append(one)
+        offers.update(one.offers)
+    if batch:
+        yield batch
+
+
+@contextmanager
+def associated(settings: Settings, contexts: list[PresentationContext], context: Context) -> Iterator[Association]:
+    """An association with these contexts. It may have accepted none of them, and is then over already.
+
+    Raises:  Unreachable, Rejected
+    """
+    ae = AE(ae_title=settings.calling_ae_title or context.calling_ae_title)
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = context.timeout_s
+    connected: list[bool] = []
+    association = ae.associate(
+        settings.host,
+        settings.port,
+        contexts=contexts,
+        ae_title=settings.ae_title,
+        evt_handlers=[(evt.EVT_CONN_OPEN, lambda event: connected.append(True))],
+    )
+    if not association.is_established and not association.rejected_contexts:
+        raise refusal(settings, association, connected=bool(connected))
+    try:
+        yield association
+    except Unreachable:
+        association.abort()
+        raise
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def refusal(settings: Settings, association: Association, *, connected: bool) -> Unreachable | Rejected:
+    """Why there is no association."""
+    where = f"destination {settings.name}: {settings.ae_title} at {settings.host}:{settings.port}"
+    if not connected:
+        return Unreachable(
+            f"{where}: nobody answers there",
+            remedy="Check host, port and firewall; the delivery goes on by itself",
+        )
+    if not association.is_rejected:
+        return Unreachable(
+            f"{where} aborted the association or did not answer in time",
+            remedy="Ask its administrator what its log says; the delivery goes on by itself",
+        )
+    rejection = association.acceptor.primitive
+    said = f"{where} rejected the association ({rejection.result_str}: {rejection.reason_str})"
+    if rejection.result == PERMANENT:
+        return Rejected(said, remedy="Make our AE title known there, or correct ae_title; then `isocenter jobs retry`")
+    return Unreachable(said, remedy="It is busy; the delivery goes on by itself")
+
+
+def answer(settings: Settings, association: Association, one: Parcel, message_id: int) -> Receipt:
+    """Send one instance and give what the far side says to it.
+
+    Raises:  Unreachable
+    """
+    accepted = {
+        (str(agreed.abstract_syntax), str(agreed.transfer_syntax[0])): agreed.context_id
+        for agreed in association.accepted_contexts
+    }
+    offer = next((offer for offer in one.offers if offer in accepted), None)
+    uid = one.item.sop_instance_uid
+    if offer is None:
+        name = UID(one.item.sop_class_uid).name
+        return Receipt(sop_instance_uid=uid, verdict=Verdict.NEVER, detail=f"{settings.ae_title} does not take {name}")
+    content = one.item.path.read_bytes()
+    try:
+        body = (
+            content[one.offset :]
+            if offer == one.offers[0]
+            else to_implicit(content, one.offset, one.transfer_syntax_uid)
+        )
+    except CannotTranscode as problem:
+        return Receipt(sop_instance_uid=uid, verdict=Verdict.NEVER, detail=problem.what)
+    status = store(association, accepted[offer], one.item, body, message_id)
+    if status is None:
+        raise Unreachable(
+            f"destination {settings.name}: {settings.ae_title} ended the association, or did not answer in time",
+            remedy="Ask its administrator what its log says; the delivery goes on by itself",
+        )
+    overrides = {int(code, 16): verdict for code, verdict in settings.answers.items()}
+    return Receipt(sop_instance_uid=uid, verdict=judge(status, overrides), status=status, detail=name_of(status))
+
+
+def store(association: Association, context_id: int, item: Outgoing, body: bytes, message_id: int) -> int | None:
+    """One C-STORE of an encoded data set: the status, or None where no answer came.
+
+    pynetdicom's own `send_c_store` decodes the file or sends it in single chunks; this is the rest of it, on seams
+    that a test pins.
+    """
+    if not association.is_established:
+        return None
+    request = C_STORE()
+    request.MessageID = message_id
+    request.Priority = 0
+    request.AffectedSOPClassUID = item.sop_class_uid
+    request.AffectedSOPInstanceUID = item.sop_instance_uid
+    request.DataSet = BytesIO(body)
+    association._reactor_checkpoint.clear()
+    while association.is_alive() and not association._is_paused:
+        time.sleep(0.0001)
+    try:
+        association.dimse.send_msg(request, context_id)
+        _, response = association.dimse.get_msg(block=True)
+    finally:
+        association._reactor_checkpoint.set()
+    return None if response is None else int(response.Status)

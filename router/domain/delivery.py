@@ -1,5 +1,6 @@
 """What leaves and what the far side says to it: pure nouns, and one table that tells a later try from a refusal."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -68,3 +69,47 @@ class Receipt:
     verdict: Verdict
     status: int | None = None
     detail: str = ""
+
+
+ANSWERS: tuple[tuple[int, int, Verdict, str], ...] = (
+    (0x0000, 0x0000, Verdict.ACCEPTED, "Success"),
+    (0x0001, 0x0001, Verdict.ACCEPTED, "Warning"),
+    (0x0107, 0x0107, Verdict.ACCEPTED, "Warning: attribute list error"),
+    (0x0110, 0x0110, Verdict.LATER, "Processing failure"),
+    (0x0111, 0x0111, Verdict.NEVER, "Duplicate SOP Instance"),
+    (0x0116, 0x0116, Verdict.ACCEPTED, "Warning: attribute value out of range"),
+    (0x0117, 0x0117, Verdict.NEVER, "Invalid SOP Instance"),
+    (0x0118, 0x0118, Verdict.NEVER, "No such SOP Class"),
+    (0x0119, 0x0119, Verdict.NEVER, "Class-Instance conflict"),
+    (0x0122, 0x0122, Verdict.NEVER, "Refused: SOP Class not supported"),
+    (0x0124, 0x0124, Verdict.NEVER, "Refused: not authorised"),
+    (0x0210, 0x0210, Verdict.LATER, "Duplicate invocation"),
+    (0x0211, 0x0211, Verdict.NEVER, "Unrecognised operation"),
+    (0x0212, 0x0212, Verdict.NEVER, "Mistyped argument"),
+    (0x0213, 0x0213, Verdict.LATER, "Resource limitation"),
+    (0xA771, 0xA771, Verdict.NEVER, "Refused for good"),
+    (0xA700, 0xA7FF, Verdict.LATER, "Refused: out of resources"),
+    (0xA900, 0xA9FF, Verdict.NEVER, "Data Set does not match SOP Class"),
+    (0xB000, 0xBFFF, Verdict.ACCEPTED, "Warning"),
+    (0xC000, 0xCFFF, Verdict.LATER, "Cannot understand"),
+)
+"""Answers to C-STORE, first match: from, to, what it means for a retry, and its name.
+
+A warning is stored (PS3.4 B.2.3). Cannot understand is tried again since archives also answer so when their own
+database is away. A771 is said by archives that have refused for good, where their kin say A700.
+
+Source:  PS3.4 B.2.3 (C-STORE Service Definition), PS3.7 C (Status Type Encoding)
+"""
+
+
+def judge(status: int, overrides: Mapping[int, Verdict] | None = None) -> Verdict:
+    """What this answer means; one that nobody knows is final, so that a person hears of it."""
+    if overrides and status in overrides:
+        return overrides[status]
+    return next((verdict for low, high, verdict, _ in ANSWERS if low <= status <= high), Verdict.NEVER)
+
+
+def name_of(status: int) -> str:
+    """The answer's number and name, for people."""
+    meaning = next((name for low, high, _, name in ANSWERS if low <= status <= high), "unknown status")
+    return f"{status:04X} ({meaning})"

@@ -1,0 +1,81 @@
+"""A real SCP in a thread that answers as it is told, and keeps what it took."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    Comprehensive3DSRStorage,
+    CTImageStorage,
+    SegmentationStorage,
+    Verification,
+)
+
+CLASSES = (str(CTImageStorage), str(SegmentationStorage), str(Comprehensive3DSRStorage))
+Answer = Callable[[Any], int]
+
+
+@dataclass
+class Archive:
+    """What the SCP has; `answers` are given one after the other, then Success for ever."""
+
+    port: int = 0
+    answers: list[int | Answer] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    """SOPInstanceUID of every C-STORE request, refused ones included."""
+    kept: dict[str, bytes] = field(default_factory=dict)
+    """Encoded data sets by SOPInstanceUID."""
+    syntaxes: dict[str, str] = field(default_factory=dict)
+
+    def store(self, event: evt.Event) -> int:
+        uid = str(event.request.AffectedSOPInstanceUID)
+        self.asked.append(uid)
+        answer = self.answers.pop(0) if self.answers else 0x0000
+        status = answer(event) if callable(answer) else answer
+        if status == 0x0000 or status & 0xF000 == 0xB000:
+            self.kept[uid] = event.request.DataSet.getvalue()
+            self.syntaxes[uid] = str(event.context.transfer_syntax)
+        return status
+
+    def dataset(self, uid: str) -> Dataset:
+        from io import BytesIO
+
+        from pydicom import dcmread
+
+        return dcmread(BytesIO(self.kept[uid]), force=True)
+
+
+def aborts(event: evt.Event) -> int:
+    """An answer that is none: the association is aborted."""
+    event.assoc.abort()
+    return 0xC000
+
+
+@contextmanager
+def archive(
+    *,
+    classes: Sequence[str] = CLASSES,
+    syntaxes: Sequence[str] = (ExplicitVRLittleEndian, ImplicitVRLittleEndian),
+    title: str = "ARCHIVE",
+    port: int = 0,
+    require_calling: Sequence[str] = (),
+    state: Archive | None = None,
+) -> Iterator[Archive]:
+    """An archive on a free port of loopback."""
+    held = state or Archive()
+    ae = AE(ae_title=title)
+    for abstract in classes:
+        ae.add_supported_context(abstract, list(syntaxes))
+    ae.add_supported_context(Verification)
+    ae.require_calling_aet = list(require_calling)
+    ae.network_timeout = ae.dimse_timeout = ae.acse_timeout = 10
+    server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, held.store)])
+    held.port = server.server_address[1]
+    try:
+        yield held
+    finally:
+        server.shutdown()

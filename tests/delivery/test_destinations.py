@@ -1,0 +1,110 @@
+"""One contract for all destination kinds: whatever the way out, these hold."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from router import destinations
+from router.destinations import Context, Destination, Unreachable
+from router.domain.delivery import Verdict
+from tests.delivery.objects import result_set
+from tests.delivery.scp import archive
+from tests.servers import free_port
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
+)  # pynetdicom 3.0.4 forgets the socket whose connect was refused
+
+CONTEXT = Context(calling_ae_title="ISOCENTER", timeout_s=5)
+Kept = Callable[[], dict[str, str]]
+"""SOPInstanceUID -> PatientID of all that the far side has."""
+
+
+@contextmanager
+def folder(tmp_path: Path) -> Iterator[tuple[Destination, Kept]]:
+    place = tmp_path / "out"
+    place.mkdir()
+
+    def kept() -> dict[str, str]:
+        return {d.SOPInstanceUID: d.PatientID for d in map(dcmread, sorted(place.iterdir()))}
+
+    yield destinations.find("folder").settings(kind="folder", name="out", path=place), kept
+
+
+@contextmanager
+def dicom(tmp_path: Path) -> Iterator[tuple[Destination, Kept]]:
+    with archive() as far:
+        settings = destinations.find("dicom").settings(
+            kind="dicom", name="pacs", ae_title="ARCHIVE", host="127.0.0.1", port=far.port
+        )
+        yield settings, lambda: {uid: "4711" if b"4711" in data else "" for uid, data in far.kept.items()}
+
+
+AWAY = {
+    "folder": {"path": "/nowhere/at/all"},
+    "dicom": {"ae_title": "ARCHIVE", "host": "127.0.0.1", "port": free_port()},
+}
+THERE = {"folder": folder, "dicom": dicom}
+
+
+def test_every_kind_is_held_to_this_contract() -> None:
+    assert set(THERE) == set(AWAY) == set(destinations.names())
+
+
+@pytest.fixture(params=destinations.names())
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_a_set_arrives_whole_in_its_order_with_a_receipt_for_each(kind: str, tmp_path: Path) -> None:
+    outgoing = result_set(tmp_path)
+    with THERE[kind](tmp_path) as (settings, kept):
+        receipts = list(destinations.find(kind).send(settings, outgoing, CONTEXT))
+        assert [receipt.sop_instance_uid for receipt in receipts] == [item.sop_instance_uid for item in outgoing]
+        assert {receipt.verdict for receipt in receipts} == {Verdict.ACCEPTED}
+        assert kept() == {item.sop_instance_uid: "4711" for item in outgoing}
+
+
+def test_sending_twice_leaves_one_of_each(kind: str, tmp_path: Path) -> None:
+    outgoing = result_set(tmp_path)
+    with THERE[kind](tmp_path) as (settings, kept):
+        for _ in range(2):
+            assert len(list(destinations.find(kind).send(settings, outgoing, CONTEXT))) == 2
+        assert len(kept()) == 2
+
+
+def test_an_empty_set_is_sent_without_a_word(kind: str, tmp_path: Path) -> None:
+    with THERE[kind](tmp_path) as (settings, _):
+        assert list(destinations.find(kind).send(settings, [], CONTEXT)) == []
+
+
+def test_stopping_in_the_middle_leaves_what_was_sent(kind: str, tmp_path: Path) -> None:
+    outgoing = result_set(tmp_path)
+    with THERE[kind](tmp_path) as (settings, kept):
+        sending = destinations.find(kind).send(settings, outgoing, CONTEXT)
+        first = next(sending)
+        sending.close()  # type: ignore[attr-defined]
+        assert set(kept()) == {first.sop_instance_uid}
+
+
+def test_a_far_side_that_is_there_answers_its_echo(kind: str, tmp_path: Path) -> None:
+    with THERE[kind](tmp_path) as (settings, _):
+        destinations.find(kind).echo(settings, CONTEXT)
+
+
+def test_a_far_side_that_is_away_is_worth_another_try_and_named(kind: str, tmp_path: Path) -> None:
+    entry = destinations.find(kind)
+    settings = entry.settings(kind=kind, name="lost", **AWAY[kind])
+    with pytest.raises(Unreachable, match="destination lost") as sending:
+        list(entry.send(settings, result_set(tmp_path), CONTEXT))
+    assert sending.value.retryable
+    with pytest.raises(Unreachable, match="destination lost"):
+        entry.echo(settings, CONTEXT)
+
+
+def test_no_form_takes_an_unknown_field(kind: str) -> None:
+    with pytest.raises(ValueError, match="Extra inputs"):
+        destinations.find(kind).settings(kind=kind, name="x", retries=3, **AWAY[kind])
