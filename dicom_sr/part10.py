@@ -13,6 +13,7 @@ from pydicom.filereader import read_partial
 from pydicom.uid import UID
 
 from dicom_sr.refusals import NotDicom
+from dicom_sr.walk import ITEM, PIXELS, UNDEFINED, UnusualError, walk, words
 
 NUMBERS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
 """Attributes of VR US; all others in TEXTS are text."""
@@ -53,13 +54,8 @@ TEXTS = (
 PRESENCE = ("PerFrameFunctionalGroupsSequence", "ModalityLUTSequence")
 """Attributes of which only their being there is noted."""
 
-PIXEL_TAGS = frozenset(tag_for_keyword(k) for k in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
-
-ITEM = b"\xfe\xff\x00\xe0"
-"""Tag of an item, as it lies in a little endian file (PS3.5 7.5)."""
-
-UNDEFINED = 0xFFFFFFFF
-"""The length of a value that ends where its delimiter stands (PS3.5 7.1.1)."""
+WANTED = words((*NUMBERS, *PADDING, *TEXTS, *PRESENCE))
+PIXEL_TAGS = frozenset(tag_for_keyword(keyword) for keyword in PIXELS.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,6 +63,8 @@ class Head:
     """The header of one file: raw values by keyword, little endian, and the place of the pixel data's value."""
 
     path: Path
+    size: int
+    """Bytes of the file."""
     values: dict[str, bytes]
     transfer_syntax_uid: str
     pixel_keyword: str | None
@@ -95,7 +93,19 @@ def head(path: Path) -> Head:
     Raises:  NotDicom, OSError
     Source:  PS3.10 7.1, PS3.5 7.1
     """
-    return slow_head(path)
+    try:
+        found = walk(path, WANTED)
+    except UnusualError:
+        return slow_head(path)
+    return Head(
+        path=path,
+        size=found.size,
+        values=found.values,
+        transfer_syntax_uid=found.transfer_syntax_uid,
+        pixel_keyword=PIXELS.get(found.pixel_word),
+        pixel_offset=found.pixel_offset or None,
+        pixel_length=found.pixel_length if found.pixel_word and found.pixel_length != UNDEFINED else None,
+    )
 
 
 def slow_head(path: Path) -> Head:
@@ -117,15 +127,20 @@ def slow_head(path: Path) -> Head:
     values = {}
     for keyword in (*NUMBERS, *PADDING, *TEXTS):
         element = dataset.get_item(keyword)
+        if element is None:
+            continue
         if isinstance(element, RawDataElement):
             value = bytes(element.value or b"")
             values[keyword] = value if little or keyword in TEXTS else value[::-1]
+        elif element.is_empty:
+            values[keyword] = b""
     values.update({keyword: b"" for keyword in PRESENCE if keyword in dataset})
     syntax = UID(dataset.file_meta.get("TransferSyntaxUID", ""))
     tag, length = at_pixels[0] if at_pixels else (None, 0)
     placed = tag is not None and syntax.is_transfer_syntax and not syntax.is_deflated
     return Head(
         path=path,
+        size=path.stat().st_size,
         values=values,
         transfer_syntax_uid=str(syntax),
         pixel_keyword=keyword_for_tag(tag) if tag else None,
@@ -162,6 +177,6 @@ def items_length(file: BinaryIO, offset: int) -> int:
     while True:
         file.seek(at)
         item = file.read(8)
-        if len(item) < 8 or item[:4] != ITEM:
+        if len(item) < 8 or int.from_bytes(item[:4], "little") != ITEM:
             return at - offset
         at += 8 + int.from_bytes(item[4:], "little")

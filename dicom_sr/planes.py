@@ -6,7 +6,6 @@ a reason to refuse, a missing or impossible position is.
 """
 
 import math
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -360,7 +359,7 @@ def complete(head: Head, form: PixelForm, frames: int) -> None:
     """
     assert head.pixel_length is not None
     assert head.pixel_offset is not None
-    there = min(head.pixel_length, os.stat(head.path).st_size - head.pixel_offset)
+    there = min(head.pixel_length, head.size - head.pixel_offset)
     if there < form.frame_bytes * frames:
         raise UnreadablePixels(
             f"instance {instance_of(head)}: {there} of {form.frame_bytes * frames} bytes of pixel data",
