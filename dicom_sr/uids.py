@@ -9,6 +9,11 @@ ISOCENTER = UUID("5a2c3f0e-7d7b-4d0e-9a53-6f1b5e0c1a77")
 
 SEPARATOR = "\x1f"
 
+IMPLEMENTATION_CLASS_UID = "2.25.129286285644131457463281339787907949086"
+"""Who wrote a file, in its File Meta Information (PS3.7 D.3.3.2): uuid5 of ISOCENTER and "implementation"."""
+
+IMPLEMENTATION_VERSION_NAME = "ISOCENTER"
+
 
 def derived_uid(
     *,
@@ -42,3 +47,8 @@ def pixels_digest(instances: Iterable[tuple[str, str]]) -> str:
 def input_digest(pixels: str, identity: str) -> str:
     """Digest of what a result says: the pixels that were read and the identity that is copied into it."""
     return hashlib.sha256(f"{pixels}{SEPARATOR}{identity}".encode()).hexdigest()
+
+
+def device_uid(*, pipeline: str, version: str, weights: str) -> str:
+    """One UID a model version, the same in every result on every node (IHE AI Results, Device UID)."""
+    return f"2.25.{uuid5(ISOCENTER, SEPARATOR.join(('device', pipeline, version, weights))).int}"

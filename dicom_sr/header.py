@@ -1,0 +1,229 @@
+"""What all result objects share: whose they are, which study they join, who made them and when.
+
+Identity is copied as the bytes that the source holds (see `script.py` for the one exception).
+
+Source:  PS3.3 C.7.1.1, C.7.2.1, C.7.3.1, C.7.5.1, C.7.5.2, C.12.1
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataset import Dataset
+
+from dicom_sr import codes
+from dicom_sr.elements import Elements, Text, code, element, elements, part10, tag_of
+from dicom_sr.kinds import Built, Order
+from dicom_sr.nouns import Algorithm, Code
+from dicom_sr.script import UNICODE, Script, terms
+from dicom_sr.uids import device_uid
+
+EDITION = "2024c"
+"""Edition of the standard that this package was written against."""
+
+MANUFACTURER = "Isocenter"
+
+IDENTITY = (
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "TypeOfPatientID",
+    "IssuerOfPatientIDQualifiersSequence",
+    "PatientBirthDate",
+    "PatientBirthTime",
+    "PatientSex",
+    "OtherPatientIDs",
+    "OtherPatientIDsSequence",
+    "OtherPatientNames",
+    "PatientSpeciesDescription",
+    "PatientSpeciesCodeSequence",
+    "PatientBreedDescription",
+    "PatientBreedCodeSequence",
+    "BreedRegistrationSequence",
+    "ResponsiblePerson",
+    "ResponsiblePersonRole",
+    "ResponsibleOrganization",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
+    "LongitudinalTemporalInformationModified",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "AdmissionID",
+    "IssuerOfAdmissionIDSequence",
+    "ClinicalTrialSponsorName",
+    "ClinicalTrialProtocolID",
+    "ClinicalTrialProtocolName",
+    "ClinicalTrialSiteID",
+    "ClinicalTrialSiteName",
+    "ClinicalTrialSubjectID",
+    "ClinicalTrialSubjectReadingID",
+    "ClinicalTrialTimePointID",
+    "StudyInstanceUID",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "StudyDescription",
+    "ProcedureCodeSequence",
+    "AccessionNumber",
+    "IssuerOfAccessionNumberSequence",
+    "ReferringPhysicianName",
+    "ReferringPhysicianIdentificationSequence",
+    "ReferencedStudySequence",
+)
+"""Attributes of patient and study that every result copies from its source, where the source has them."""
+
+REQUEST = "RequestAttributesSequence"
+"""Copied too: the scheduled steps and requested procedures that the study answers (PS3.3 10.6)."""
+
+ALWAYS = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+"""Type 2: present even where the source lacks them, then empty."""
+
+OFFSET = re.compile(r"[+-]\d{4}")
+
+
+def is_ours(header: Dataset | Mapping[str, Any]) -> bool:
+    """Whether an object was made by Isocenter, any node of it, as its equipment says; by keyword, absent is no."""
+    makers = [header.get("Manufacturer")]
+    makers += [part.get("Manufacturer") for part in header.get("ContributingEquipmentSequence") or ()]
+    return any(str(maker).strip(" \0").casefold() == MANUFACTURER.casefold() for maker in makers if maker)
+
+
+def written(
+    order: Order,
+    *,
+    kind: str,
+    sop_class_uid: str,
+    modality: str,
+    content: Callable[[Script], tuple[Elements, Iterable[Code]]],
+) -> Built:
+    """The finished object: what all results share, and what `content` adds in the script that it is given.
+
+    `content` returns its elements and the codes in them; it is asked a second time, in UTF-8, when a text of it
+    cannot be said in the source's character set.
+    """
+    source = order.source.header
+    script = Script(terms(source))
+    try:
+        own, used = content(script)
+        shared = _shared(order, kind, modality, script)
+    except UnicodeEncodeError:
+        script = replace(script, unicode=True)
+        own, used = content(script)
+        shared = _shared(order, kind, modality, script) | elements(SpecificCharacterSet=UNICODE)
+    uid = order.uid(kind, 0)
+    marks = elements(SOPClassUID=sop_class_uid, SOPInstanceUID=uid)
+    whole = _identity(source, script) | shared | marks | declared(used) | own
+    return Built(
+        kind=kind,
+        sop_class_uid=sop_class_uid,
+        sop_instance_uid=uid,
+        series_instance_uid=order.uid(f"{kind}.series", 0),
+        part10=part10(whole, sop_class_uid=sop_class_uid, sop_instance_uid=uid),
+    )
+
+
+def series_description(order: Order) -> str:
+    """What a worklist shows: the pipeline, its version and, until its card says otherwise, RESEARCH; at most 64."""
+    ending = " RESEARCH" if order.research else ""
+    return f"AI {order.pipeline} {order.findings.algorithm.version}"[: 64 - len(ending)] + ending
+
+
+def series_number(order: Order) -> int:
+    """A number of its own for each series of a result set: the order's, one higher for each companion."""
+    return order.series_number + len(order.companions)
+
+
+def device(algorithm: Algorithm) -> str:
+    """The Device UID of this model version."""
+    return device_uid(pipeline=algorithm.name, version=algorithm.version, weights=algorithm.weights_digest or "none")
+
+
+def clock(order: Order) -> datetime:
+    """When the findings were made, in the zone that the object's dates and times are in.
+
+    That is the source's zone where the source declares one, since the study's date and time are copied as they
+    stand and one TimezoneOffsetFromUTC speaks for all of them; else it is the configured one.
+    """
+    declared_offset = str(order.source.header.get("TimezoneOffsetFromUTC") or "").strip()
+    if not OFFSET.fullmatch(declared_offset):
+        return order.made_at
+    minutes = int(declared_offset[1:3]) * 60 + int(declared_offset[3:])
+    return order.made_at.astimezone(timezone(timedelta(minutes=-minutes if declared_offset[0] == "-" else minutes)))
+
+
+def declared(used: Iterable[Code]) -> Elements:
+    """CodingSchemeIdentificationSequence for the own terms among these codes; nothing when there are none."""
+    own = codes.own(used)
+    if not own:
+        return {}
+    meanings = " ".join(f"{term.code.value}: {term.definition}." for term in own)
+    return elements(
+        CodingSchemeIdentificationSequence=[
+            elements(
+                CodingSchemeDesignator=codes.OWN,
+                CodingSchemeName=f"Isocenter codes. {meanings}"[:1024],
+                CodingSchemeResponsibleOrganization=MANUFACTURER,
+            )
+        ]
+    )
+
+
+def _shared(order: Order, kind: str, modality: str, text: Text) -> Elements:
+    now, algorithm = clock(order), order.findings.algorithm
+    date, time = now.strftime("%Y%m%d"), now.strftime("%H%M%S.%f")
+    equipment: dict[str, str] = {
+        "Manufacturer": MANUFACTURER,
+        "ManufacturerModelName": algorithm.name,
+        "SoftwareVersions": algorithm.version,
+        "DeviceUID": device(algorithm),
+    }
+    return elements(
+        text,
+        **equipment,
+        DeviceSerialNumber=device(algorithm),
+        InstanceCreationDate=date,
+        InstanceCreationTime=time,
+        SeriesDate=date,
+        SeriesTime=time,
+        ContentDate=date,
+        ContentTime=time,
+        TimezoneOffsetFromUTC=now.strftime("%z")[:5],
+        Modality=modality,
+        SeriesInstanceUID=order.uid(f"{kind}.series", 0),
+        SeriesNumber=series_number(order),
+        SeriesDescription=series_description(order),
+        InstanceNumber=1,
+        ContentQualification="RESEARCH" if order.research else "PRODUCT",
+        ContributingEquipmentSequence=[
+            elements(
+                text,
+                **equipment,
+                PurposeOfReferenceCodeSequence=[code(codes.find("processing_equipment"))],
+                ContributionDateTime=now.strftime("%Y%m%d%H%M%S.%f%z")[:26],
+                ContributionDescription=f"{order.title}, weights {algorithm.weights_digest or 'none'}",
+            )
+        ],
+    )
+
+
+def _identity(source: Dataset, script: Script) -> Elements:
+    keywords = (*IDENTITY, REQUEST, *(() if script.unicode else ("SpecificCharacterSet",)))
+    copies = script.copied(source, keywords)
+    empty = {tag_of(keyword): element(keyword, None) for keyword in ALWAYS}
+    # an empty optional attribute says nothing, and where it is Type 1C it would be an error of ours
+    return empty | {tag: copy for tag, copy in copies.items() if len(copy) > len(element(keyword_for_tag(tag), None))}

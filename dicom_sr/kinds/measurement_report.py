@@ -1,0 +1,277 @@
+"""Result kind `measurement_report`: a Comprehensive 3D SR, TID 1500, that says all that the findings say.
+
+Measured segments are TID 1411 groups on the SEG of the same result set, or TID 1501 groups where it has none. A
+withheld number is a coded "not attempted" with its reason beside it. What was looked for and not found, and what a
+reader must know of the whole (intended use, completeness, remarks), stands under Qualitative Evaluations. There is no
+image library: the evidence names every image. UIDs of an order used here: "measurement_report",
+"measurement_report.series", "tracking" with the segment's number, "finding" with a running one.
+
+Source:  PS3.3 A.35.13, C.17; PS3.16 TID 1500, 1411, 1419, 1501, 300, 1204, 1001, 4019
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from pydicom.dataset import Dataset
+from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
+
+from dicom_sr import codes
+from dicom_sr.elements import Elements, code, elements
+from dicom_sr.header import MANUFACTURER, REQUEST, device, written
+from dicom_sr.kinds import Built, Order
+from dicom_sr.nouns import Code, Evaluation, Measurement, MeasurementGroup, NotFound
+from dicom_sr.references import evidence, tracking
+from dicom_sr.script import Script
+
+KIND = "measurement_report"
+
+RESEARCH_USE = "For research use only. Not for clinical diagnosis; no person has verified these results."
+PRODUCT_USE = "Made by an algorithm; no person has verified these results."
+
+PROCEDURES = {
+    "CT": "ct_unspecified_body_region",
+    "MR": "mri_unspecified_body_region",
+    "PT": "pet_unspecified_body_region",
+    "CR": "xr_unspecified_body_region",
+    "DX": "xr_unspecified_body_region",
+}
+"""CID 100 for the imaging procedure that is reported on, by modality; "imaging_procedure" for others."""
+
+
+def build(order: Order) -> Built | None:
+    """The SR of these findings; there is always something to say, if only what was not found."""
+
+    def content(script: Script) -> tuple[Elements, Iterable[Code]]:
+        writer = Writer(order=order, script=script)
+        return document(order, script) | writer.root(), own_codes(order)
+
+    return written(order, kind=KIND, sop_class_uid=Comprehensive3DSRStorage, modality="SR", content=content)
+
+
+def document(order: Order, script: Script) -> Elements:
+    """SR Document General module: complete, unverified, with every referenced instance as evidence."""
+    requests = [_request(order, item, script) for item in order.source.header.get(REQUEST) or ()]
+    answered = elements(ReferencedRequestSequence=requests) if requests else {}
+    return (
+        elements(
+            CompletionFlag="COMPLETE",
+            VerificationFlag="UNVERIFIED",
+            PerformedProcedureCodeSequence=None,
+            ReferencedPerformedProcedureStepSequence=None,
+        )
+        | answered
+        | evidence(order, order.companions)
+    )
+
+
+def own_codes(order: Order) -> list[Code]:
+    """The codes of the report that may be ours and then must be declared."""
+    findings = order.findings
+    used = [codes.find(name) for name in ("intended_use", "completeness")]
+    for group in findings.groups:
+        used += [group.finding, group.site]
+        used += [part for m in group.measurements for part in (m.name, m.unit, m.derivation) if part is not None]
+        used += [part for e in group.evaluations for part in (e.name, e.answer) if isinstance(part, Code)]
+        used += [codes.find("withheld_reason")] if any(m.withheld for m in group.measurements) else []
+    for missing in findings.not_found:
+        used += [missing.finding, *(codes.find(name) for name in ("outcome", "not_found", "outcome_reason"))]
+    return used
+
+
+def _request(order: Order, item: Dataset, script: Script) -> Elements:
+    """One requested procedure as ReferencedRequestSequence says it (PS3.3 C.17.2), from the source's own words."""
+    header = order.source.header
+    empty = elements(
+        ReferencedStudySequence=None,
+        AccessionNumber=None,
+        PlacerOrderNumberImagingServiceRequest=None,
+        FillerOrderNumberImagingServiceRequest=None,
+        RequestedProcedureID=None,
+        RequestedProcedureDescription=None,
+        RequestedProcedureCodeSequence=None,
+    )
+    of_study = script.copied(header, ("StudyInstanceUID", "AccessionNumber", "IssuerOfAccessionNumberSequence"))
+    asked = ("RequestedProcedureID", "RequestedProcedureDescription", "RequestedProcedureCodeSequence")
+    return empty | of_study | script.copied(item, (*asked, "AccessionNumber", "IssuerOfAccessionNumberSequence"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writer:
+    """Content items of one report (PS3.3 C.17.3), in its script."""
+
+    order: Order
+    script: Script
+
+    def root(self) -> Elements:
+        """The whole content tree: TID 1500."""
+        title = codes.find("imaging_measurement_report")
+        return self._container(title, "1500", [*self._context(), self._measurements(), self._statements()], "SEPARATE")
+
+    def _context(self) -> Iterator[Elements]:
+        """Language, who observed, and what procedure is reported on."""
+        algorithm, modality = self.order.findings.algorithm, self.order.source.acquisition.modality
+        procedure = codes.find(PROCEDURES.get(modality, "imaging_procedure"))
+        yield self._code("HAS CONCEPT MOD", "language", codes.find("english"))
+        yield self._code("HAS OBS CONTEXT", "observer_type", codes.find("device"))
+        yield self._uid("HAS OBS CONTEXT", "device_observer_uid", device(algorithm))
+        yield self._text("HAS OBS CONTEXT", "device_observer_name", f"{MANUFACTURER} {algorithm.name}")
+        yield self._text("HAS OBS CONTEXT", "device_observer_manufacturer", MANUFACTURER)
+        yield self._text("HAS OBS CONTEXT", "device_observer_model_name", algorithm.name)
+        yield self._code("HAS CONCEPT MOD", "procedure_reported", procedure)
+
+    def _measurements(self) -> Elements:
+        """Imaging Measurements: by which algorithm, and a group for each finding, if any."""
+        groups = [self._group(number, group) for number, group in enumerate(self.order.findings.groups, start=1)]
+        title = codes.find("imaging_measurements")
+        return self._container(title, None, [*self._algorithm(), *groups], "CONTINUOUS", "CONTAINS")
+
+    def _statements(self) -> Elements:
+        """Qualitative Evaluations: what holds for the whole report, and what was not found."""
+        order = self.order
+        said = [
+            *(part for missing in order.findings.not_found for part in self._missing(missing)),
+            self._text("CONTAINS", "intended_use", RESEARCH_USE if order.research else PRODUCT_USE),
+            self._text("CONTAINS", "completeness", order.completeness),
+            *(self._text("CONTAINS", "comment", remark) for remark in order.findings.remarks),
+        ]
+        return self._container(codes.find("qualitative_evaluations"), None, said, "CONTINUOUS", "CONTAINS")
+
+    def _algorithm(self) -> list[Elements]:
+        """TID 4019: name, version, and as parameters the weights and the settings."""
+        algorithm = self.order.findings.algorithm
+        parameters = [("weights", algorithm.weights_digest or "none"), *algorithm.parameters]
+        return [
+            self._text("HAS CONCEPT MOD", "algorithm_name", algorithm.name),
+            self._text("HAS CONCEPT MOD", "algorithm_version", algorithm.version),
+            *(self._text("HAS CONCEPT MOD", "algorithm_parameters", f"{n}: {value}") for n, value in parameters),
+        ]
+
+    def _group(self, number: int, group: MeasurementGroup) -> Elements:
+        """TID 1411 on a segment of the SEG, or TID 1501 where the set holds no SEG or the group no segment."""
+        order, segment = self.order, group.segment_number
+        seg = next((built for built in order.companions if built.sop_class_uid == SegmentationStorage), None)
+        name, uid = tracking(order, segment) if segment else (group.label, order.uid("finding", number))
+        category = [s.category for s in order.findings.segments if s.number == segment]
+        content = [
+            *self._tracked(name, uid),
+            *(self._code("CONTAINS", "finding_category", found) for found in category if seg),
+            self._code("CONTAINS", "finding", group.finding),
+            self._site(group.site, group.laterality),
+            *(self._segment(seg, segment) if seg and segment else ()),
+            *(self._number(measurement) for measurement in group.measurements),
+            *(self._evaluation(evaluation) for evaluation in group.evaluations),
+            *self._words(group.measurements),
+        ]
+        template = "1411" if seg and segment else "1501"
+        return self._container(codes.find("measurement_group"), template, content, "CONTINUOUS", "CONTAINS")
+
+    def _missing(self, missing: NotFound) -> tuple[Elements, Elements]:
+        """A negative result: the outcome, of which structure, and why.
+
+        It stands here and not as a TID 1501 group: PixelMed holds every group beside a TID 1411 one to that template.
+        """
+        side = [self._code("HAS CONCEPT MOD", "laterality", missing.laterality)] if missing.laterality else []
+        of = [self._code("HAS CONCEPT MOD", "finding_site", missing.finding), *side]
+        return (
+            self._code("CONTAINS", "outcome", codes.find("not_found"), of),
+            self._text("CONTAINS", "outcome_reason", f"{missing.label}: {missing.reason}"),
+        )
+
+    def _tracked(self, name: str, uid: str) -> tuple[Elements, Elements]:
+        return (
+            self._text("HAS OBS CONTEXT", "tracking_identifier", name),
+            self._uid("HAS OBS CONTEXT", "tracking_unique_identifier", uid),
+        )
+
+    def _site(self, site: Code, laterality: Code | None) -> Elements:
+        side = [self._code("HAS CONCEPT MOD", "laterality", laterality)] if laterality else []
+        return self._code("HAS CONCEPT MOD", "finding_site", site, side)
+
+    def _segment(self, seg: Built, number: int) -> tuple[Elements, Elements]:
+        reference = elements(
+            ReferencedSOPClassUID=seg.sop_class_uid,
+            ReferencedSOPInstanceUID=seg.sop_instance_uid,
+            ReferencedSegmentNumber=number,
+        )
+        series = self.order.source.acquisition.series_instance_uid
+        return (
+            self._item("CONTAINS", "IMAGE", codes.find("referenced_segment"))
+            | elements(ReferencedSOPSequence=[reference]),
+            self._uid("CONTAINS", "source_series_for_segmentation", series),
+        )
+
+    def _number(self, measurement: Measurement) -> Elements:
+        """A NUM; a withheld one is a CODE instead (CID 42), since readers fail on a NUM without value."""
+        if measurement.value is None:
+            return self._answer("CONTAINS", measurement.name, codes.find("measurement_not_attempted"))
+        measured = elements(
+            MeasurementUnitsCodeSequence=[code(measurement.unit, self.script)],
+            NumericValue=measurement.value,
+            FloatingPointValue=measurement.value,
+        )
+        meaning = [
+            self._text("HAS CONCEPT MOD", "equivalent_meaning", t.definition) for t in codes.own([measurement.name])
+        ]
+        derived = (
+            [self._code("HAS CONCEPT MOD", "derivation", measurement.derivation)] if measurement.derivation else []
+        )
+        return self._item("CONTAINS", "NUM", measurement.name, [*meaning, *derived]) | elements(
+            MeasuredValueSequence=[measured]
+        )
+
+    def _evaluation(self, evaluation: Evaluation) -> Elements:
+        if isinstance(evaluation.answer, Code):
+            return self._answer("CONTAINS", evaluation.name, evaluation.answer)
+        return self._item("CONTAINS", "TEXT", evaluation.name) | elements(self.script, TextValue=evaluation.answer)
+
+    def _words(self, measurements: Iterable[Measurement]) -> Iterator[Elements]:
+        """Why numbers of this group are withheld, and what is to be said of those that are given."""
+        for measurement in measurements:
+            if measurement.withheld is not None:
+                yield self._text("CONTAINS", "withheld_reason", f"{title(measurement)}: {measurement.withheld}")
+            if measurement.remark is not None:
+                yield self._text("CONTAINS", "comment", f"{title(measurement)}: {measurement.remark}")
+
+    def _container(
+        self,
+        name: Code,
+        template: str | None,
+        content: list[Elements],
+        continuity: str,
+        relationship: str | None = None,
+    ) -> Elements:
+        identified = [elements(MappingResource="DCMR", TemplateIdentifier=template)] if template else None
+        return (
+            self._item(relationship, "CONTAINER", name, content)
+            | elements(ContinuityOfContent=continuity)
+            | (elements(ContentTemplateSequence=identified) if identified else {})
+        )
+
+    def _code(self, relationship: str, name: str, value: Code, content: Iterable[Elements] = ()) -> Elements:
+        return self._answer(relationship, codes.find(name), value, content)
+
+    def _answer(self, relationship: str, name: Code, value: Code, content: Iterable[Elements] = ()) -> Elements:
+        coded = elements(ConceptCodeSequence=[code(value, self.script)])
+        return self._item(relationship, "CODE", name, content) | coded
+
+    def _text(self, relationship: str, name: str, value: str) -> Elements:
+        return self._item(relationship, "TEXT", codes.find(name)) | elements(self.script, TextValue=value)
+
+    def _uid(self, relationship: str, name: str, value: str) -> Elements:
+        return self._item(relationship, "UIDREF", codes.find(name)) | elements(UID=value)
+
+    def _item(
+        self, relationship: str | None, value_type: str, name: Code, content: Iterable[Elements] = ()
+    ) -> Elements:
+        parts = list(content)
+        return (
+            elements(ValueType=value_type, ConceptNameCodeSequence=[code(name, self.script)])
+            | (elements(RelationshipType=relationship) if relationship else {})
+            | (elements(ContentSequence=parts) if parts else {})
+        )
+
+
+def title(measurement: Measurement) -> str:
+    """What a person calls this measurement: "Attenuation Coefficient (Mean)"."""
+    derivation = f" ({measurement.derivation.meaning})" if measurement.derivation else ""
+    return measurement.name.meaning + derivation

@@ -1,0 +1,53 @@
+"""How results point at what they were made from and at each other; UIDs are quoted as the source wrote them."""
+
+from collections.abc import Sequence
+
+from dicom_sr.elements import Elements, elements
+from dicom_sr.kinds import Built, Order
+from dicom_sr.source import Plane, SourceSeries
+
+
+def instance(plane: Plane, *, frame: bool = False) -> Elements:
+    """A reference to the plane's object, and to its frame when asked and there are several (PS3.3 10.3)."""
+    reference = elements(ReferencedSOPClassUID=plane.sop_class_uid, ReferencedSOPInstanceUID=plane.sop_instance_uid)
+    if frame and plane.number_of_frames > 1:
+        reference |= elements(ReferencedFrameNumber=plane.frame)
+    return reference
+
+
+def source_instances(source: SourceSeries) -> list[Elements]:
+    """A reference to each object of the series once, in the order of its planes."""
+    return [instance(plane) for plane in {plane.sop_instance_uid: plane for plane in source.planes}.values()]
+
+
+def referenced_series(source: SourceSeries) -> Elements:
+    """The series with all its objects, as an item of ReferencedSeriesSequence (PS3.3 C.12.2)."""
+    return elements(
+        SeriesInstanceUID=source.acquisition.series_instance_uid,
+        ReferencedInstanceSequence=source_instances(source),
+    )
+
+
+def evidence(order: Order, companions: Sequence[Built]) -> Elements:
+    """CurrentRequestedProcedureEvidenceSequence: the source series and each companion (PS3.3 C.17.2)."""
+    series = [
+        elements(
+            SeriesInstanceUID=order.source.acquisition.series_instance_uid,
+            ReferencedSOPSequence=source_instances(order.source),
+        )
+    ]
+    for companion in companions:
+        reference = elements(
+            ReferencedSOPClassUID=companion.sop_class_uid, ReferencedSOPInstanceUID=companion.sop_instance_uid
+        )
+        series.append(elements(SeriesInstanceUID=companion.series_instance_uid, ReferencedSOPSequence=[reference]))
+    study = str(order.source.header.StudyInstanceUID)
+    return elements(
+        CurrentRequestedProcedureEvidenceSequence=[elements(StudyInstanceUID=study, ReferencedSeriesSequence=series)]
+    )
+
+
+def tracking(order: Order, number: int) -> tuple[str, str]:
+    """TrackingID and TrackingUID of a segment, the same in the SEG and in the SR."""
+    label = next(segment.label for segment in order.findings.segments if segment.number == number)
+    return f"{label} ({order.pipeline})", order.uid("tracking", number)
