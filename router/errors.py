@@ -5,12 +5,13 @@
     │   ├── WrongSettings         isocenter.yaml
     │   └── WrongRulebook         rules, sources or destinations
     ├── UnreadableFile            a YAML file that is not there or may not be read
-    ├── DatabaseTooNew            a newer Isocenter has migrated this database
-    ├── UnknownRevision           no revision of this kind has this number
-    ├── UnknownStudy              no study has this UID
-    ├── NotInTheBook              a rule, source or destination that the current revision does not have
-    ├── NothingToTest             `rules test` found no DICOM file where it looked
-    └── IllegalMove (domain.job)  a job was asked to do what its state does not allow
+    ├── DatabaseTooNew            db.migrate: a newer Isocenter has migrated this database
+    ├── UnknownRevision           db.revisions: no revision of this kind has this number
+    ├── UnknownStudy              db.studies: no study has this UID
+    ├── NotInTheBook              revise: the revision in force has no entry of this name
+    ├── NothingToTest             trial: `rules test` found no DICOM file where it looked
+    ├── UnknownHost               starter: a host name has no address
+    └── IllegalMove               domain.job: a job was asked to do what its state does not allow
 
 Errors that belong to one room are defined in that room; this file has those that more than one room raises or
 catches, and the tree is kept true by a test.
@@ -40,6 +41,8 @@ class Fault:
 class WrongFile(Problem):
     """A file says something that cannot be; all its faults at once."""
 
+    exit_code = 2
+
     def __init__(self, faults: Iterable[Fault], *, remedy: str = "Correct the lines named here and try again") -> None:
         self.faults = tuple(sorted(faults, key=lambda fault: (fault.file, fault.line, fault.column)))
         super().__init__("\n".join(str(fault) for fault in self.faults), remedy=remedy)
@@ -56,22 +59,4 @@ class WrongRulebook(WrongFile):
 class UnreadableFile(Problem):
     """A YAML file is not there, or may not be read."""
 
-
-class DatabaseTooNew(Problem):
-    """A newer Isocenter has already migrated this database."""
-
-
-class UnknownRevision(Problem):
-    """No revision of this kind has this number."""
-
-
-class UnknownStudy(Problem):
-    """The node knows no study by this name."""
-
-
-class NotInTheBook(Problem):
-    """The current revision has no entry of this name."""
-
-
-class NothingToTest(Problem):
-    """No DICOM file lies where a test of the rules was asked for."""
+    exit_code = 2

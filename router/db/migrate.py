@@ -8,12 +8,16 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, text
 
+from dicom_sr.problem import Problem
 from router.db.engine import writing
-from router.errors import DatabaseTooNew
 
 SCRIPTS = Path(__file__).parent / "migrations"
 LOCK = 0x150CE
 """Advisory lock under which PostgreSQL migrates, so that two roles that start together do it once."""
+
+
+class DatabaseTooNew(Problem):
+    """A newer Isocenter has already migrated this database."""
 
 
 def upgrade(engine: Engine) -> None:

@@ -8,9 +8,15 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select
 
+from dicom_sr.problem import Problem
 from router.db.engine import now
 from router.db.tables import revision
-from router.errors import UnknownRevision
+
+
+class UnknownRevision(Problem):
+    """No revision of this kind has this number."""
+
+    exit_code = 2
 
 
 class Kind(StrEnum):
@@ -23,7 +29,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revision:
-    """One numbered revision. `body` is the document as plain JSON, `created_at` in microseconds since 1970 UTC."""
+    """One numbered revision. `body` is the list of its entries as JSON, `created_at` in microseconds since 1970 UTC."""
 
     kind: Kind
     number: int

@@ -4,9 +4,15 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, or_, select, update
 
+from dicom_sr.problem import Problem
 from router.db.tables import instance, series, study
 from router.domain.study import Patient, Series, Study, StudyState
-from router.errors import UnknownStudy
+
+
+class UnknownStudy(Problem):
+    """The node knows no study by this name."""
+
+    exit_code = 2
 
 
 def due(connection: Connection, now: int, *, limit: int = 500) -> list[Study]:

@@ -12,7 +12,6 @@ from sqlalchemy import Engine, inspect, text
 from router.db import migrate
 from router.db.engine import reading, writing
 from router.db.tables import metadata
-from router.errors import DatabaseTooNew
 
 
 def plain(value: Any) -> Any:
@@ -71,7 +70,7 @@ def test_a_database_of_a_newer_program_is_left_alone(engine: Engine) -> None:
     migrate.upgrade(engine)
     with writing(engine) as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(DatabaseTooNew, match="9999"):
+    with pytest.raises(migrate.DatabaseTooNew, match="9999"):
         migrate.upgrade(engine)
 
 

@@ -1,0 +1,157 @@
+"""When a study is complete: a pure decision over what the database knows, with its reason.
+
+A positive witness (as many instances as were announced) decides at once. An open association, objects that are still
+being digested and a gap between slices only veto: each prefix of an in-order series is gap-free, so that no gap proves
+nothing. Without a positive witness the silence after the last instance decides, and a hard deadline last.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+SECOND = 1_000_000
+
+DIGESTING = SECOND // 4
+"""How soon to look again while objects are being digested."""
+
+OPEN = 5 * SECOND
+"""How soon to look again while an association is open; its end wakes decide anyway."""
+
+GAP_PATIENCE = 10
+"""A gap between slices makes the quiet period so many times longer."""
+
+
+class Outcome(StrEnum):
+    """What happens at the deadline."""
+
+    DECIDE = "decide"
+    HOLD = "hold"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announced:
+    """How many instances there should be, and who said so."""
+
+    instances: int
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What is known of a study's arrival. Times in microseconds since 1970 UTC.
+
+    `first_at` and `last_at` are those of the instances that came since the study was last complete; `released_at` is
+    the end of the last association that carried one of them. `gaps` counts series with a gap between slices.
+    """
+
+    instances: int
+    undigested: int
+    first_at: int
+    last_at: int
+    open_associations: int
+    released_at: int | None = None
+    announced: Announced | None = None
+    gaps: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How long to wait, in microseconds, and what to do at the deadline; `learned` says where `quiet` is from."""
+
+    quiet: int
+    deadline: int
+    at_deadline: Outcome = Outcome.DECIDE
+    learned: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Look again at `until`; something may come before."""
+
+    until: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complete:
+    """Nothing more is expected; `sentence` says how that was known, for the report."""
+
+    witness: str
+    sentence: str
+    instances: int
+    expected: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The verdict as the database keeps it."""
+        return {
+            "witness": self.witness,
+            "sentence": self.sentence,
+            "instances": self.instances,
+            "expected": self.expected,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stuck:
+    """The deadline passed, and the policy wants a person to look."""
+
+    reason: str
+
+
+def decide(evidence: Evidence, policy: Policy, now: int) -> Wait | Complete | Stuck:
+    """Whether the study is complete at `now`, and how that is known."""
+    if evidence.undigested:
+        return Wait(until=now + DIGESTING, reason=f"{_count(evidence.undigested)} still to be digested")
+    deadline = evidence.first_at + policy.deadline
+    if now >= deadline:
+        return _at_deadline(evidence, policy)
+    if evidence.open_associations:
+        return Wait(until=min(now + OPEN, deadline), reason="an association that carried it is open")
+    announced = evidence.announced
+    if announced is not None and evidence.instances >= announced.instances and not evidence.gaps:
+        return Complete(
+            witness="announced",
+            sentence=f"{evidence.instances} of {announced.instances} instances announced by {announced.by}",
+            instances=evidence.instances,
+            expected=announced.instances,
+        )
+    quiet = policy.quiet * (GAP_PATIENCE if evidence.gaps else 1)
+    silent_since = max(evidence.last_at, evidence.released_at or 0)
+    until = min(silent_since + quiet, deadline)
+    if now < until:
+        gap = ", and longer because slices are missing" if evidence.gaps else ""
+        return Wait(until=until, reason=f"quiet period of {_seconds(quiet)}{gap}")
+    return Complete(
+        witness="quiet",
+        sentence=f"{_count(evidence.instances)} received{_shortfall(evidence)}, then silence for "
+        f"{_seconds(quiet)}{policy.learned}",
+        instances=evidence.instances,
+        expected=announced.instances if announced is not None else None,
+    )
+
+
+def _at_deadline(evidence: Evidence, policy: Policy) -> Complete | Stuck:
+    still = ", while an association was still open" if evidence.open_associations else ""
+    passed = f"{_count(evidence.instances)} received{_shortfall(evidence)} in {_seconds(policy.deadline)}{still}"
+    if policy.at_deadline is Outcome.HOLD:
+        return Stuck(reason=f"deadline: {passed}; the policy holds such a study for a person")
+    return Complete(
+        witness="deadline",
+        sentence=f"deadline: {passed}",
+        instances=evidence.instances,
+        expected=evidence.announced.instances if evidence.announced is not None else None,
+    )
+
+
+def _shortfall(evidence: Evidence) -> str:
+    announced = evidence.announced
+    short = f" of {announced.instances} announced by {announced.by}" if announced is not None else ""
+    return f"{short}, with {evidence.gaps} series that have gaps" if evidence.gaps else short
+
+
+def _count(instances: int) -> str:
+    return f"{instances} instance{'' if instances == 1 else 's'}"
+
+
+def _seconds(microseconds: int) -> str:
+    return f"{microseconds / SECOND:g} s"
