@@ -7,7 +7,7 @@ attempt): no row changed means that someone else moved the job, which is a lost 
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, and_, cast, func, or_, select, update
 
 from dicom_sr.problem import Problem
 from router.db import audit
@@ -124,7 +124,7 @@ def claim(connection: Connection, lane: Lane, worker: str, lease_s: float) -> Jo
         select(job.c.id)
         .where(job.c.lane == lane, job.c.state.in_(before(Event.CLAIM)), job.c.not_before <= at)
         .where(or_(job.c.destination.is_(None), job.c.destination.not_in(busy)))
-        .order_by(job.c.priority * AGEING + job.c.not_before, job.c.id)
+        .order_by(cast(job.c.priority, BigInteger) * AGEING + job.c.not_before, job.c.id)
         .limit(1)
         .with_for_update(skip_locked=True)
     )
@@ -192,10 +192,10 @@ def give_up(connection: Connection, held: Job, *, reason: str, problem: str) -> 
     )
 
 
-def lose_leases(connection: Connection) -> list[Job]:
-    """Jobs whose worker has fallen silent: back in the queue, or failed when that was the last attempt."""
+def lose_leases(connection: Connection, *, gone: Collection[str] = ()) -> list[Job]:
+    """Jobs whose worker has fallen silent or is known to be gone: queued again, or failed after the last attempt."""
     at = clock(connection)
-    silent = job.c.lease_until < at
+    silent = or_(job.c.lease_until < at, job.c.worker.in_(gone))
     reason = "the worker fell silent (killed, crashed or out of memory) during the last of its attempts"
     failed = _move(
         connection,

@@ -39,7 +39,8 @@ def add(connection: Connection, produced: Result) -> None:
     Raises:  OtherBytes
     """
     row = {name: getattr(produced, name) for name in Result.__slots__}
-    if connection.execute(insert_into(connection, result).values(row).on_conflict_do_nothing()).rowcount:
+    fresh = insert_into(connection, result).values(row).on_conflict_do_nothing()
+    if connection.scalar(fresh.returning(result.c.sop_instance_uid)) is not None:
         return
     kept = connection.execute(
         select(result.c.digest).where(result.c.sop_instance_uid == produced.sop_instance_uid)

@@ -7,7 +7,7 @@ instance that is refused gives a Receipt that says so, only a far side that cann
 import importlib
 import json
 import pkgutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Protocol
@@ -55,6 +55,7 @@ class Profile(Section):
 class Destination(Section):
     """What the settings of all destination kinds have."""
 
+    kind: str
     name: str = Field(min_length=1, description="What rules call it")
     profile: Profile = Field(Profile(), description="What it gets")
 
@@ -73,7 +74,9 @@ class Send(Protocol):
     Raises:  Unreachable, Rejected
     """
 
-    def __call__(self, settings: Destination, outgoing: Sequence[Outgoing], context: Context) -> Iterator[Receipt]: ...
+    def __call__(
+        self, settings: Destination, outgoing: Sequence[Outgoing], context: Context
+    ) -> Generator[Receipt, None, None]: ...
 
 
 class Echo(Protocol):

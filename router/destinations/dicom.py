@@ -1,7 +1,7 @@
 """A DICOM node: C-STORE SCU. Bytes go out as they lie in the store, or in Implicit VR LE where only that is taken."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -59,7 +59,7 @@ class Parcel:
         return tuple((self.item.sop_class_uid, syntax) for syntax in syntaxes)
 
 
-def send(settings: Settings, outgoing: Sequence[Outgoing], context: Context) -> Iterator[Receipt]:
+def send(settings: Settings, outgoing: Sequence[Outgoing], context: Context) -> Generator[Receipt, None, None]:
     """C-STORE each instance in order.
 
     Raises:  Unreachable, Rejected

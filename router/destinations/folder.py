@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ class Settings(Destination):
     path: Path = Field(description="Folder that exists, on any file system with atomic rename")
 
 
-def send(settings: Settings, outgoing: Sequence[Outgoing], context: Context) -> Iterator[Receipt]:
+def send(settings: Settings, outgoing: Sequence[Outgoing], context: Context) -> Generator[Receipt, None, None]:
     """Put each file under its SOPInstanceUID.
 
     Raises:  Unreachable

@@ -1,0 +1,255 @@
+"""The loop of every lane: claim, keep the lease, work, settle; a killed worker costs an attempt and nothing else.
+
+The work itself touches no job row. It gives an Ending, and the loop makes it true in one transaction: what the work
+has to record, and the job's last move. A failure is recorded likewise: tried again where that may help, else final.
+"""
+
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import random
+
+import structlog
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from dicom_sr.problem import Problem
+from router.db import jobs
+from router.db.engine import clock, reading, writing
+from router.domain.job import Job, Lane, Outcome, State
+from router.domain.retry import wait_s
+from router.node import Node
+from router.wake import Ear
+from router.work.presence import Presence, forget, gone
+
+log = structlog.get_logger()
+
+SAFETY_NET_S = 30.0
+"""An idle loop looks by itself this often; it is woken by the bell long before."""
+
+PROGRESS_S = 1.0
+"""Progress is written at most this often."""
+
+UNREACHABLE_S = 1.0
+"""Pause after the database could not be asked."""
+
+
+class Lost(Problem):
+    """The job in hand is no longer ours: cancelled, superseded or claimed by another after its lease ran out."""
+
+
+def nothing(connection: Connection) -> None:
+    """Nothing to record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How the work on a job ended well; `record` runs in the transaction of the job's last move."""
+
+    outcome: Outcome
+    reason: str | None = None
+    record: Callable[[Connection], None] = nothing
+    rings: tuple[Lane, ...] = ()
+
+
+class InHand:
+    """A claimed job while it is being worked on."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.lost = threading.Event()
+        self.over = threading.Event()
+        self.said: tuple[str | None, float | None] = (None, None)
+
+    def progress(self, phase: str, fraction: float) -> None:
+        """Say how far the work is; costs nothing.
+
+        Raises:  Lost
+        """
+        self.said = (phase, fraction)
+        if self.lost.is_set():
+            raise Lost(f"job {self.job.id} is not ours any more", remedy="Its row says who took it")
+
+
+Work = Callable[[InHand], Ending]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loop:
+    """One lane's worker process: `slots` jobs at once, each a turn of `work`."""
+
+    node: Node
+    lane: Lane
+    work: Work
+    lease_s: float
+    retry_first_s: float
+    retry_cap_s: float
+    slots: int = 1
+
+    def serve(self, stop: threading.Event) -> None:
+        """Work until `stop` is set, and finish what is in hand then."""
+        free = threading.Semaphore(self.slots)
+        with (
+            Ear(self.node.wake_folder, self.lane) as ear,
+            Presence(workers(self.node)) as presence,
+            ThreadPoolExecutor(self.slots, thread_name_prefix=self.lane) as pool,
+        ):
+            swept = -SAFETY_NET_S
+            while not stop.is_set():
+                try:
+                    if time.monotonic() - swept >= SAFETY_NET_S:
+                        sweep(self.node)
+                        swept = time.monotonic()
+                    while not stop.is_set() and free.acquire(blocking=False):
+                        held = self.claim(presence.name)
+                        if held is None:
+                            free.release()
+                            break
+                        pool.submit(self.turn, held).add_done_callback(lambda _: self.make_room(free))
+                    wait = self.idle_s()
+                except SQLAlchemyError as error:
+                    log.error("queue.unreachable", error=type(error).__name__)
+                    wait = UNREACHABLE_S
+                ear.wait(wait)
+
+    def make_room(self, free: threading.Semaphore) -> None:
+        """A slot is free again, and perhaps a destination."""
+        free.release()
+        self.node.bell.ring(self.lane)
+
+    def claim(self, worker: str) -> Job | None:
+        """The most urgent due job, now ours."""
+        with writing(self.node.engine) as connection:
+            return jobs.claim(connection, self.lane, worker, self.lease_s)
+
+    def idle_s(self) -> float:
+        """How long nothing becomes due by itself."""
+        with reading(self.node.engine) as connection:
+            due, at = jobs.next_due(connection, self.lane), clock(connection)
+        return SAFETY_NET_S if due is None or due <= at else min(SAFETY_NET_S, (due - at) / jobs.SECOND)
+
+    def turn(self, held: Job) -> None:
+        """One attempt at one job, from its claim to its next state; nothing that goes wrong in it ends the worker."""
+        begun = time.monotonic()
+        with structlog.contextvars.bound_contextvars(
+            job=held.id, study=held.study_instance_uid, attempt=held.attempt, **subject(held)
+        ):
+            log.info("job.claimed")
+            try:
+                with self.keeping(held) as hand:
+                    ending = self.work(hand)
+                    hand.progress("settle", 1.0)
+                    self.settle(held, ending, time.monotonic() - begun)
+            except Lost:
+                log.warning("job.lost")
+            except Exception as error:  # noqa: BLE001 - one of the three places: recorded, and the loop goes on
+                self.record(held, error)
+
+    @contextmanager
+    def keeping(self, held: Job) -> Iterator[InHand]:
+        """The job in hand, its lease renewed and its progress written by a thread of its own."""
+        hand = InHand(held)
+        pulse = threading.Thread(target=self.pulse, args=(hand,), name=f"pulse-{held.id}", daemon=True)
+        pulse.start()
+        try:
+            yield hand
+        finally:
+            hand.over.set()
+            pulse.join()
+
+    def pulse(self, hand: InHand) -> None:
+        """Renew the lease four times in its span, and whenever there is progress to write."""
+        written, renewed = hand.said, time.monotonic()
+        while not hand.over.wait(min(PROGRESS_S, self.lease_s / 4)):
+            if hand.said == written and time.monotonic() - renewed < self.lease_s / 4:
+                continue
+            said = hand.said
+            try:
+                with writing(self.node.engine) as connection:
+                    ours = jobs.heartbeat(connection, hand.job, self.lease_s, phase=said[0], fraction=said[1])
+            except SQLAlchemyError as error:
+                log.warning("job.heartbeat_failed", job=hand.job.id, error=type(error).__name__)
+                continue
+            written, renewed = said, time.monotonic()
+            if not ours:
+                hand.lost.set()
+                return
+
+    def settle(self, held: Job, ending: Ending, took_s: float) -> None:
+        """Make the ending true, all of it or nothing.
+
+        Raises:  Lost
+        """
+        with writing(self.node.engine) as connection:
+            if not jobs.finish(connection, held, ending.outcome, reason=ending.reason):
+                raise Lost(f"job {held.id} is not ours any more", remedy="Its row says who took it")
+            ending.record(connection)
+        log.info(f"job.{ending.outcome}", reason=ending.reason, took_s=round(took_s, 3))
+        for lane in ending.rings:
+            self.node.bell.ring(lane)
+
+    def record(self, held: Job, error: Exception) -> None:
+        """Another attempt later where that may help, else the job has failed."""
+        reason, name = told(error), getattr(error, "name", type(error).__name__)
+        final = held.last_attempt or (isinstance(error, Problem) and not error.retryable)
+        wait = wait_s(held.attempt, first_s=self.retry_first_s, cap_s=self.retry_cap_s, chance=random())
+        where = [] if isinstance(error, Problem) else places(error)
+        try:
+            with writing(self.node.engine) as connection:
+                if final:
+                    moved = jobs.give_up(connection, held, reason=reason, problem=name)
+                else:
+                    moved = jobs.retry(connection, held, wait_s=wait, reason=reason, problem=name)
+        except SQLAlchemyError as unreachable:  # its lease runs out, and another attempt is made
+            log.error("queue.unreachable", error=type(unreachable).__name__)
+            return
+        if not moved:
+            log.warning("job.lost")
+        elif final:
+            log.error("job.failed", problem=name, reason=reason, where=where)
+        else:
+            log.warning("job.retry", problem=name, reason=reason, where=where, wait_s=round(wait, 1))
+
+
+def subject(held: Job) -> dict[str, str | None]:
+    """What a job is about, for the log."""
+    if held.lane is Lane.INFER:
+        return {"pipeline": held.pipeline, "series": held.series_instance_uid}
+    return {"destination": held.destination}
+
+
+def told(error: Exception) -> str:
+    """The reason that people read; of an error that is not ours only kind and place: its text may name a patient."""
+    if isinstance(error, Problem):
+        return str(error)
+    return f"{type(error).__name__} at {places(error)[-1]}"
+
+
+def places(error: Exception) -> list[str]:
+    """Where an error came from: file, line and function of each frame."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames] or ["nowhere"]
+
+
+def workers(node: Node) -> Path:
+    """Folder in which the workers of this machine are present."""
+    return node.settings.run_path / "workers"
+
+
+def sweep(node: Node) -> list[Job]:
+    """Free the jobs of workers that have fallen silent or are gone; the jobs that moved."""
+    lost = gone(workers(node))
+    with writing(node.engine) as connection:
+        moved = jobs.lose_leases(connection, gone=lost)
+    forget(workers(node), lost)
+    for job in moved:
+        event = log.error if job.state is State.FAILED else log.warning
+        event("job.lease_lost", job=job.id, study=job.study_instance_uid, state=job.state, attempt=job.attempt)
+    for lane in {job.lane for job in moved if job.state is State.QUEUED}:
+        node.bell.ring(lane)
+    return moved

@@ -1,0 +1,34 @@
+"""All work that is done by the clock, on one page. Role `tick`."""
+
+import threading
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from router.node import Node
+from router.work.loop import sweep
+
+log = structlog.get_logger()
+
+TIMETABLE: tuple[tuple[str, float, Callable[[Node], object]], ...] = (("leases.sweep", 5.0, sweep),)
+"""Name, seconds between two runs, and what is run."""
+
+
+def serve(node: Node, stop: threading.Event) -> None:
+    """Keep the timetable until `stop` is set; what runs then is finished."""
+    scheduler = BackgroundScheduler(job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None})
+    for name, every_s, act in TIMETABLE:
+        scheduler.add_job(partial(run, name, act, node), "interval", seconds=every_s, id=name)
+    scheduler.start()
+    stop.wait()
+    scheduler.shutdown(wait=True)
+
+
+def run(name: str, act: Callable[[Node], object], node: Node) -> None:
+    """One entry of the timetable, once; it comes again whatever happens."""
+    try:
+        act(node)
+    except Exception as error:  # noqa: BLE001 - one of the three places: recorded, and the timetable goes on
+        log.error("timetable.failed", entry=name, error=type(error).__name__)
