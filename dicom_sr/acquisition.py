@@ -31,9 +31,10 @@ def acquisition_of(
         raw = {head.values.get(keyword, b"").rstrip(b"\0 ") for head in heads}
         return raw.pop() or None if len(raw) == 1 else None
 
-    kernels = {plane.convolution_kernel for plane in planes}
-    thicknesses = {plane.slice_thickness for plane in planes}
-    image_types = {plane.image_type for plane in planes}
+    every = {id(plane.traits): plane.traits for plane in planes}.values()
+    kernels = {traits.convolution_kernel for traits in every}
+    thicknesses = {traits.slice_thickness for traits in every}
+    image_types = {traits.image_type for traits in every}
     return Acquisition(
         modality=text(heads[0].values.get("Modality", b"")),
         series_instance_uid=text(heads[0].values.get("SeriesInstanceUID", b"")),

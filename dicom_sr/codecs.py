@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.pixels.utils import get_j2k_parameters
 
-from dicom_sr.planes import PixelForm
+from dicom_sr.traits import PixelForm
 from dicom_sr.walk import ITEM, UNDEFINED, UnusualError
 
 Words = NDArray[Any]

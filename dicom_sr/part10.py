@@ -13,7 +13,7 @@ from pydicom.filereader import read_partial
 from pydicom.uid import UID
 
 from dicom_sr.refusals import NotDicom
-from dicom_sr.walk import ITEM, PIXELS, UNDEFINED, UnusualError, walk, words
+from dicom_sr.walk import ITEM, PIXELS, UNDEFINED, UnusualError, Wanted, walk
 
 NUMBERS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
 """Attributes of VR US; all others in TEXTS are text."""
@@ -54,7 +54,7 @@ TEXTS = (
 PRESENCE = ("PerFrameFunctionalGroupsSequence", "ModalityLUTSequence")
 """Attributes of which only their being there is noted."""
 
-WANTED = words((*NUMBERS, *PADDING, *TEXTS, *PRESENCE))
+WANTED = Wanted((*NUMBERS, *PADDING, *TEXTS, *PRESENCE))
 PIXEL_TAGS = frozenset(tag_for_keyword(keyword) for keyword in PIXELS.values())
 
 

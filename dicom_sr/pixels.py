@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from dicom_sr.codecs import CODECS, decode, frame_spans
 from dicom_sr.nouns import Volume
 from dicom_sr.part10 import pixel_digest
-from dicom_sr.planes import BIG_ENDIAN, PixelForm, Plane
+from dicom_sr.planes import Plane
 from dicom_sr.refusals import UnreadablePixels
 from dicom_sr.source import SourceSeries
+from dicom_sr.traits import PixelForm
 from dicom_sr.walk import UnusualError
 
 __all__ = ["load", "pixel_digest"]
@@ -137,7 +138,7 @@ def stored_words(plane: Plane, slot: Words, spans: Spans) -> Words:
     if plane.pixel_offset is not None and plane.pixels.keyword == "PixelData":
         if plane.pixels.bits_allocated == 16:
             return native_words(plane, slot if slot.dtype == np.int16 else np.empty(slot.shape, np.int16))
-        if plane.pixels.bits_allocated == 8 and plane.transfer_syntax_uid != BIG_ENDIAN:
+        if plane.pixels.bits_allocated == 8 and not plane.pixels.big_endian:
             return native_words(plane, np.empty(slot.shape, np.int8))
     if (plane.path, plane.frame) in spans:
         try:
@@ -158,7 +159,7 @@ def native_words(plane: Plane, room: Words) -> Words:
         raise UnreadablePixels(
             f"{plane.name}: {got} of {room.nbytes} bytes of pixel data", remedy="The file was cut short; send it again"
         )
-    if plane.transfer_syntax_uid == BIG_ENDIAN:
+    if plane.pixels.big_endian:
         room.byteswap(inplace=True)
     return room.view(f"{'i' if plane.pixels.signed else 'u'}{room.dtype.itemsize}")
 

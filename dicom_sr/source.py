@@ -19,7 +19,7 @@ from dicom_sr import geometry
 from dicom_sr.acquisition import acquisition_of
 from dicom_sr.nouns import Acquisition
 from dicom_sr.part10 import Head, head, pixel_digest, text
-from dicom_sr.planes import MARKS, Plane, planes
+from dicom_sr.planes import Plane, planes
 from dicom_sr.refusals import (
     DuplicatePosition,
     GapInSeries,
@@ -34,6 +34,7 @@ from dicom_sr.refusals import (
     UnevenSpacing,
     UnusableSeries,
 )
+from dicom_sr.traits import MARKS
 
 __all__ = ["Plane", "Policy", "SourceSeries", "UnusableSeries", "by_series", "read"]
 
@@ -90,7 +91,7 @@ def read(paths: Iterable[Path], *, policy: Policy = Policy()) -> SourceSeries:
     Raises:  a subclass of UnusableSeries, OSError
     Source:  PS3.3 C.7.6.2 (Image Plane), C.7.6.16 (Multi-frame Functional Groups)
     """
-    objects = [planes(Path(path)) for path in paths]
+    objects = [planes(path) for path in paths]
     if not objects:
         raise NoImages("there is no file to read", remedy="Give the files of one series")
     heads = [head for head, _ in objects]
@@ -161,7 +162,7 @@ def no_localizers(found: Sequence[Plane]) -> None:
     Source:  PS3.3 C.8.2.1.1.1 (Image Type of CT)
     """
     for plane in found:
-        if "LOCALIZER" in plane.image_type:
+        if "LOCALIZER" in plane.traits.image_type:
             raise Localizer(
                 f"{plane.name} is a localizer",
                 remedy="Choose the series of slices; a rule can exclude ImageType LOCALIZER",
@@ -175,21 +176,26 @@ def like_the_first(found: Sequence[Plane]) -> None:
     """
     first = found[0]
     for plane in found:
-        if plane.orientation != first.orientation and (
-            np.abs(np.subtract(plane.orientation, first.orientation)).max() > PARALLEL
-        ):
+        one, other, form = plane.traits, first.traits, plane.pixels
+        if one is other and form is first.pixels:
+            continue
+        if np.abs(np.subtract(one.orientation, other.orientation)).max() > PARALLEL:
             raise MixedOrientation(
                 f"{plane.name} is not parallel to {first.name}",
                 remedy="Send each orientation as a series of its own; a survey in three planes is no volume",
             )
-        same_matrix = (plane.pixels.rows, plane.pixels.columns) == (first.pixels.rows, first.pixels.columns)
-        if not same_matrix or not np.allclose(plane.spacing, first.spacing, rtol=SAME_SPACING, atol=0):
+        same_matrix = (form.rows, form.columns) == (first.pixels.rows, first.pixels.columns)
+        if not same_matrix or not np.allclose(one.spacing, other.spacing, rtol=SAME_SPACING, atol=0):
             raise MixedMatrix(
-                f"{plane.name} has {plane.pixels.rows} x {plane.pixels.columns} pixels of "
-                f"{plane.spacing[0]:g} x {plane.spacing[1]:g} mm, {first.name} has {first.pixels.rows} x "
-                f"{first.pixels.columns} of {first.spacing[0]:g} x {first.spacing[1]:g} mm",
+                f"{plane.name} has {matrix(plane)}, {first.name} has {matrix(first)}",
                 remedy="Send each reconstruction as a series of its own",
             )
+
+
+def matrix(plane: Plane) -> str:
+    """Its size in a refusal's words."""
+    between_rows, between_columns = plane.traits.spacing
+    return f"{plane.pixels.rows} x {plane.pixels.columns} pixels of {between_rows:g} x {between_columns:g} mm"
 
 
 def one_frame_of_reference(found: Sequence[Plane], policy: Policy) -> tuple[str, list[str]]:
@@ -198,11 +204,11 @@ def one_frame_of_reference(found: Sequence[Plane], policy: Policy) -> tuple[str,
     Raises:  MixedFrameOfReference
     Source:  PS3.3 C.7.4.1
     """
-    counts = Counter(plane.frame_of_reference_uid for plane in found)
+    counts = Counter(plane.traits.frame_of_reference_uid for plane in found)
     most = counts.most_common(1)[0][0]
     if len(counts) == 1:
         return most, []
-    odd = next(plane for plane in found if plane.frame_of_reference_uid != most)
+    odd = next(plane for plane in found if plane.traits.frame_of_reference_uid != most)
     what = f"the slices name {len(counts)} frames of reference; {odd.name} differs from most"
     if policy.frames_of_reference == "refuse":
         raise MixedFrameOfReference(
@@ -247,7 +253,7 @@ def split(stack: Sequence[Plane], mark: str) -> dict[str, list[Plane]]:
     """The planes by their value of a mark, lowest number or first name first."""
     index, groups = MARKS.index(mark), dict[str, list[Plane]]()
     for plane in stack:
-        groups.setdefault(plane.marks[index], []).append(plane)
+        groups.setdefault(plane.traits.marks[index], []).append(plane)
     return dict(sorted(groups.items(), key=lambda item: by_number(item[0])))
 
 
@@ -314,7 +320,7 @@ def remarks(stack: Sequence[Plane], affine: NDArray[np.float64]) -> list[str]:
         said.append(f"the slices are sheared by {tilt:.1f} degrees (gantry tilt)")
     if len(stack) == 1 and stack[0].thickness is None:
         said.append("a single slice without thickness; 1 mm was assumed")
-    if not stack[0].frame_of_reference_uid:
+    if not stack[0].traits.frame_of_reference_uid:
         said.append("the slices name no frame of reference")
     return said
 

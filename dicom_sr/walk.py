@@ -30,6 +30,36 @@ LARGEST_HEADER = 1 << 22
 """Beyond this pydicom may look for the pixels."""
 
 
+def as_word(tag: int) -> int:
+    """A tag as the little endian number that its four bytes make in a file: element before group."""
+    return (tag & 0xFFFF) << 16 | tag >> 16
+
+
+def words(keywords: tuple[str, ...]) -> dict[int, str]:
+    """Keywords by the words that stand for them in a file."""
+    return {as_word(tag_for_keyword(keyword) or 0): keyword for keyword in keywords}
+
+
+class Wanted:
+    """The attributes a walk is for, and what it has learned on its way.
+
+    In the short form of Explicit VR the first eight bytes of an element say how long it is, and the same few hundred
+    such heads come again in every slice: `hops` keeps, by head, the keyword if it is wanted and the value's length.
+    """
+
+    KEPT = 20_000
+
+    def __init__(self, keywords: tuple[str, ...]) -> None:
+        self.names = words(keywords)
+        self.hops: dict[bytes, tuple[str | None, int]] = {}
+
+    def remember(self, head: bytes, name: str | None, length: int) -> None:
+        """Keep what this head says; a hostile sender cannot make the memory grow."""
+        if len(self.hops) >= self.KEPT:
+            self.hops.clear()
+        self.hops[head] = (name, length)
+
+
 class UnusualError(Exception):
     """This file is not one that is walked by hand."""
 
@@ -45,16 +75,6 @@ class Walked(NamedTuple):
     size: int
 
 
-def as_word(tag: int) -> int:
-    """A tag as the little endian number that its four bytes make in a file: element before group."""
-    return (tag & 0xFFFF) << 16 | tag >> 16
-
-
-def words(keywords: tuple[str, ...]) -> dict[int, str]:
-    """Keywords by the words that stand for them in a file."""
-    return {as_word(tag_for_keyword(keyword) or 0): keyword for keyword in keywords}
-
-
 ITEM, ITEM_END, SEQUENCE_END = as_word(0xFFFEE000), as_word(0xFFFEE00D), as_word(0xFFFEE0DD)
 """Item, Item Delimitation and Sequence Delimitation have no keyword (PS3.5 7.5)."""
 
@@ -66,7 +86,7 @@ META = 0x0002
 """Group of the File Meta Information (PS3.10 7.1)."""
 
 
-def walk(path: Path, wanted: dict[int, str]) -> Walked:
+def walk(path: Path, wanted: Wanted) -> Walked:
     """The wanted values of a file and the place of its pixels.
 
     Raises:  UnusualError, OSError
@@ -85,7 +105,7 @@ def walk(path: Path, wanted: dict[int, str]) -> Walked:
         os.close(descriptor)
 
 
-def walked(buffer: bytes, size: int, wanted: dict[int, str]) -> Walked:
+def walked(buffer: bytes, size: int, wanted: Wanted) -> Walked:
     """The walk over the first bytes of a file of this size.
 
     Raises:  UnusualError, struct.error when the bytes do not reach
@@ -111,38 +131,43 @@ def walked(buffer: bytes, size: int, wanted: dict[int, str]) -> Walked:
     return explicit(buffer, at, size, wanted, syntax)
 
 
-def explicit(buffer: bytes, at: int, size: int, wanted: dict[int, str], syntax: str) -> Walked:
+def explicit(buffer: bytes, at: int, size: int, wanted: Wanted, syntax: str) -> Walked:
     """The walk over a data set in Explicit VR Little Endian from this offset on."""
     values: dict[str, bytes] = {}
-    step_of, name_of = STEP.get, wanted.get
+    hop_of = wanted.hops.get
     while at < size:
-        word, vr, length = _EXPLICIT(buffer, at)
-        step = step_of(vr)
-        if step == 8:
+        hop = hop_of(buffer[at : at + 8])
+        if hop is not None:
+            name, length = hop
             at += 8
-        elif step == 12:
-            (length,) = _LENGTH(buffer, at + 8)
-            at += 12
-            if word in PIXELS:
-                return Walked(values, syntax, word, at, length, size)
-            if length == UNDEFINED:
-                if word in wanted:
-                    values[wanted[word]] = b""
-                at = past_items(buffer, at, vr == b"UN")
-                continue
         else:
-            raise UnusualError(f"VR {vr!r}")
-        name = name_of(word)
+            word, vr, length = _EXPLICIT(buffer, at)
+            step, name = STEP.get(vr), wanted.names.get(word)
+            if step == 8:
+                wanted.remember(buffer[at : at + 8], name, length)
+                at += 8
+            elif step == 12:
+                (length,) = _LENGTH(buffer, at + 8)
+                at += 12
+                if word in PIXELS:
+                    return Walked(values, syntax, word, at, length, size)
+                if length == UNDEFINED:
+                    if name is not None:
+                        values[name] = b""
+                    at = past_items(buffer, at, vr == b"UN")
+                    continue
+            else:
+                raise UnusualError(f"VR {vr!r}")
         if name is not None:
             values[name] = buffer[at : at + length]
         at += length
     return ended(buffer, at, size, values, syntax)
 
 
-def implicit(buffer: bytes, at: int, size: int, wanted: dict[int, str], syntax: str) -> Walked:
+def implicit(buffer: bytes, at: int, size: int, wanted: Wanted, syntax: str) -> Walked:
     """The walk over a data set in Implicit VR Little Endian from this offset on."""
     values: dict[str, bytes] = {}
-    name_of = wanted.get
+    name_of = wanted.names.get
     while at < size:
         word, length = _IMPLICIT(buffer, at)
         at += 8
