@@ -1,0 +1,402 @@
+"""Statements on instances, and on the series and study rows that an arriving instance makes or touches.
+
+Of the versions of one SOPInstanceUID exactly one is `current`; a correction makes it `replaced`, a conflict never
+touches it. The index may lose its last rows in a power cut: the start-up scan writes them again from the files.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection, Row, case, delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from router.db.tables import instance, result, series, study
+
+
+class Status(StrEnum):
+    """What a version of an instance is. Only `current` ones are read, routed and answered for."""
+
+    CURRENT = "current"
+    REPLACED = "replaced"
+    CONFLICT = "conflict"
+    PURGED = "purged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """One instance whose file is durable and that is to be indexed. `header` holds facts (`router.ingest.facts`).
+
+    `pixel_offset` counts from the first byte of the file; `received_at` in microseconds since 1970 UTC.
+    """
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    transfer_syntax_uid: str
+    path: str
+    size: int
+    pixel_offset: int | None
+    pixel_length: int | None
+    header: dict[str, Any]
+    identity_digest: str
+    ours: bool
+    association_id: str | None
+    calling_ae_title: str
+    received_at: int
+    dataset_digest: str | None = None
+    pixel_digest: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Arrival({self.sop_instance_uid})"
+
+    def text(self, keyword: str) -> str:
+        """A fact as text, "" when absent; several values as in the file."""
+        value = self.header.get(keyword, "")
+        return "\\".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceRow:
+    """One version of an instance as the index knows it; `path` is below the store's root."""
+
+    sop_instance_uid: str
+    version: int
+    status: Status
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    instance_number: str
+    path: str
+    size: int
+    pixel_offset: int | None
+    pixel_length: int | None
+    header: dict[str, Any]
+    dataset_digest: str | None
+    pixel_digest: str | None
+    identity_digest: str | None
+    ours: bool
+    association_id: str | None
+    received_at: int
+
+    def __repr__(self) -> str:
+        return f"InstanceRow({self.sop_instance_uid}, version {self.version}, {self.status})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Digests:
+    """sha256 of one version's data set and of its pixel data's value, in hexadecimal."""
+
+    sop_instance_uid: str
+    version: int
+    dataset_digest: str
+    pixel_digest: str
+
+
+def record(connection: Connection, arrival: Arrival) -> bool:
+    """Index an instance whose UID is new, and its series and study; False when another was there first."""
+    return not record_new(connection, [arrival])
+
+
+def record_new(connection: Connection, arrivals: Sequence[Arrival]) -> list[Arrival]:
+    """Index instances whose UIDs are new, each UID once; gives those of which another was there first.
+
+    What has the UID of a result of this node is ours, whatever its header has become on the way.
+    """
+    made = set(
+        connection.execute(
+            select(result.c.sop_instance_uid).where(
+                result.c.sop_instance_uid.in_([one.sop_instance_uid for one in arrivals])
+            )
+        ).scalars()
+    )
+    arrivals = [replace(one, ours=True) if one.sop_instance_uid in made else one for one in arrivals]
+    insert = _insert(connection, instance).on_conflict_do_nothing()
+    written = connection.execute(insert, [_values(one, 1, Status.CURRENT) for one in arrivals]).rowcount
+    fresh, late = list(arrivals), list[Arrival]()
+    if written != len(arrivals):
+        kept = set(
+            connection.execute(select(instance.c.path).where(instance.c.path.in_([one.path for one in arrivals])))
+            .scalars()
+            .all()
+        )
+        fresh, late = [o for o in arrivals if o.path in kept], [o for o in arrivals if o.path not in kept]
+    _touch(connection, fresh)
+    return late
+
+
+def record_correction(connection: Connection, arrival: Arrival) -> int:
+    """Make this the current version: same pixels, newer identity or encoding. Gives its number."""
+    connection.execute(
+        update(instance)
+        .where(instance.c.sop_instance_uid == arrival.sop_instance_uid, instance.c.status == Status.CURRENT)
+        .values(status=Status.REPLACED)
+    )
+    version = _next_version(connection, arrival.sop_instance_uid)
+    connection.execute(_insert(connection, instance).values(_values(arrival, version, Status.CURRENT)))
+    _touch(connection, [arrival])
+    _identify(connection, arrival)
+    _look_again(connection, _studies_of(connection, arrival.sop_instance_uid), arrival.received_at)
+    return version
+
+
+def record_conflict(connection: Connection, arrival: Arrival) -> int:
+    """Keep other pixels under a known UID apart: neither series nor study learns of them. Gives the version."""
+    version = _next_version(connection, arrival.sop_instance_uid)
+    connection.execute(_insert(connection, instance).values(_values(arrival, version, Status.CONFLICT)))
+    return version
+
+
+def restore(connection: Connection, version: int, arrival: Arrival, status: Status) -> None:
+    """The file of this version was gone and has come again: it lies elsewhere now."""
+    values = _values(arrival, version, status)
+    key = {name: values.pop(name) for name in ("sop_instance_uid", "version")}
+    connection.execute(
+        update(instance)
+        .where(instance.c.sop_instance_uid == key["sop_instance_uid"], instance.c.version == key["version"])
+        .values(values)
+    )
+    if status is Status.CURRENT:
+        _touch(connection, [arrival])
+
+
+def versions(connection: Connection, sop_instance_uid: str) -> list[InstanceRow]:
+    """All versions of one instance, the newest first."""
+    rows = connection.execute(
+        select(instance).where(instance.c.sop_instance_uid == sop_instance_uid).order_by(instance.c.version.desc())
+    )
+    return [_row(row) for row in rows]
+
+
+def of_series(connection: Connection, study_instance_uid: str, series_instance_uid: str) -> list[InstanceRow]:
+    """What the series consists of: current versions that others made, in the order in which they arrived."""
+    rows = connection.execute(
+        select(instance)
+        .where(
+            instance.c.study_instance_uid == study_instance_uid,
+            instance.c.series_instance_uid == series_instance_uid,
+            instance.c.status == Status.CURRENT,
+            instance.c.ours.is_(False),
+        )
+        .order_by(instance.c.received_at, instance.c.sop_instance_uid)
+    )
+    return [_row(row) for row in rows]
+
+
+def of_study(connection: Connection, study_instance_uid: str) -> list[InstanceRow]:
+    """Current versions of all instances of the study that others made."""
+    rows = connection.execute(
+        select(instance)
+        .where(
+            instance.c.study_instance_uid == study_instance_uid,
+            instance.c.status == Status.CURRENT,
+            instance.c.ours.is_(False),
+        )
+        .order_by(instance.c.received_at, instance.c.sop_instance_uid)
+    )
+    return [_row(row) for row in rows]
+
+
+def conflicts_of(connection: Connection, study_instance_uid: str) -> list[InstanceRow]:
+    """Versions that were kept apart because their pixels differ from those first received."""
+    rows = connection.execute(
+        select(instance).where(
+            instance.c.study_instance_uid == study_instance_uid, instance.c.status == Status.CONFLICT
+        )
+    )
+    return [_row(row) for row in rows]
+
+
+def undigested(connection: Connection, *, limit: int = 64) -> list[InstanceRow]:
+    """Versions whose digests nobody has computed yet, the longest waiting first."""
+    rows = connection.execute(
+        select(instance)
+        .where(instance.c.dataset_digest.is_(None), instance.c.status != Status.PURGED)
+        .order_by(instance.c.received_at)
+        .limit(limit)
+    )
+    return [_row(row) for row in rows]
+
+
+def set_digests(connection: Connection, digests: Iterable[Digests]) -> None:
+    """Write digests where there are none; a pixel digest that is there stays: a correction has that of its origin."""
+    for one in digests:
+        connection.execute(
+            update(instance)
+            .where(
+                instance.c.sop_instance_uid == one.sop_instance_uid,
+                instance.c.version == one.version,
+                instance.c.dataset_digest.is_(None),
+            )
+            .values(
+                dataset_digest=one.dataset_digest,
+                pixel_digest=func.coalesce(instance.c.pixel_digest, one.pixel_digest),
+            )
+        )
+
+
+def look_again(connection: Connection, study_instance_uids: Iterable[str], at: int) -> None:
+    """Ask decide to look at these studies, as far as they are still open."""
+    _look_again(connection, list(study_instance_uids), at)
+
+
+def in_folder(connection: Connection, folder: str) -> dict[str, int]:
+    """Path and size of every version whose file should lie in this folder of the store."""
+    rows = connection.execute(
+        select(instance.c.path, instance.c.size).where(
+            instance.c.path >= f"{folder}/", instance.c.path < f"{folder}0", instance.c.status != Status.PURGED
+        )
+    )
+    return {row.path: row.size for row in rows}
+
+
+def mark_lost(connection: Connection, paths: Sequence[str]) -> None:
+    """The files of these versions are gone: the instance is stored again when it comes again."""
+    connection.execute(update(instance).where(instance.c.path.in_(paths)).values(status=Status.PURGED))
+
+
+def forget(connection: Connection, path: str) -> None:
+    """Remove the row of a file that was never acknowledged."""
+    connection.execute(delete(instance).where(instance.c.path == path))
+
+
+def _insert(connection: Connection, table: Any) -> Any:
+    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+
+
+def _values(arrival: Arrival, version: int, status: Status) -> dict[str, Any]:
+    return {
+        "sop_instance_uid": arrival.sop_instance_uid,
+        "version": version,
+        "status": status.value,
+        "study_instance_uid": arrival.study_instance_uid,
+        "series_instance_uid": arrival.series_instance_uid,
+        "sop_class_uid": arrival.sop_class_uid,
+        "transfer_syntax_uid": arrival.transfer_syntax_uid,
+        "instance_number": arrival.text("InstanceNumber"),
+        "path": arrival.path,
+        "size": arrival.size,
+        "pixel_offset": arrival.pixel_offset,
+        "pixel_length": arrival.pixel_length,
+        "header": arrival.header,
+        "dataset_digest": arrival.dataset_digest,
+        "pixel_digest": arrival.pixel_digest,
+        "identity_digest": arrival.identity_digest,
+        "ours": arrival.ours,
+        "association_id": arrival.association_id,
+        "received_at": arrival.received_at,
+    }
+
+
+IDENTITY = {
+    "patient_id": "PatientID",
+    "issuer_of_patient_id": "IssuerOfPatientID",
+    "patient_name": "PatientName",
+    "patient_birth_date": "PatientBirthDate",
+    "patient_sex": "PatientSex",
+    "accession_number": "AccessionNumber",
+    "study_id": "StudyID",
+    "study_date": "StudyDate",
+    "study_time": "StudyTime",
+    "study_description": "StudyDescription",
+    "referring_physician_name": "ReferringPhysicianName",
+}
+"""Columns of a study and the attributes that they hold."""
+
+
+def _touch(connection: Connection, arrivals: Sequence[Arrival]) -> None:
+    """Make or touch the series and studies; objects of our own never re-open a study."""
+    last = {one.study_instance_uid: one for one in arrivals if not one.ours}
+    first = {one.study_instance_uid: one for one in arrivals if one.ours and one.study_instance_uid not in last}
+    if last:
+        connection.execute(_reopen(connection), [_study(one, one.received_at) for one in last.values()])
+    if first:
+        connection.execute(
+            _insert(connection, study).on_conflict_do_nothing(), [_study(one, None) for one in first.values()]
+        )
+    seen = {(one.series_instance_uid, one.study_instance_uid): one for one in arrivals}
+    if seen:
+        connection.execute(
+            _insert(connection, series).on_conflict_do_nothing(), [_series(one) for one in seen.values()]
+        )
+
+
+def _reopen(connection: Connection) -> Any:
+    """Insert or touch: a held study stays held, an attribute that was empty is filled."""
+    insert = _insert(connection, study)
+    new = insert.excluded
+    return insert.on_conflict_do_update(
+        index_elements=[study.c.study_instance_uid],
+        set_={
+            "state": case((study.c.state == "held", "held"), else_="receiving"),
+            "decide_at": case((study.c.state == "held", study.c.decide_at), else_=new.decide_at),
+            "last_instance_at": new.last_instance_at,
+            "calling_ae_title": new.calling_ae_title,
+            **{name: case((study.c[name] == "", new[name]), else_=study.c[name]) for name in IDENTITY},
+        },
+    )
+
+
+def _study(arrival: Arrival, decide_at: int | None) -> dict[str, Any]:
+    return {
+        "study_instance_uid": arrival.study_instance_uid,
+        "state": "receiving",
+        "generation": 0,
+        **{name: arrival.text(keyword) for name, keyword in IDENTITY.items()},
+        "calling_ae_title": arrival.calling_ae_title,
+        "first_instance_at": arrival.received_at,
+        "last_instance_at": arrival.received_at,
+        "decide_at": decide_at,
+    }
+
+
+def _series(arrival: Arrival) -> dict[str, Any]:
+    return {
+        "series_instance_uid": arrival.series_instance_uid,
+        "study_instance_uid": arrival.study_instance_uid,
+        "modality": arrival.text("Modality"),
+        "series_number": arrival.text("SeriesNumber"),
+        "series_description": arrival.text("SeriesDescription"),
+        "body_part_examined": arrival.text("BodyPartExamined"),
+    }
+
+
+def _identify(connection: Connection, arrival: Arrival) -> None:
+    """Results carry the newest identity, so the study does."""
+    connection.execute(
+        update(study)
+        .where(study.c.study_instance_uid == arrival.study_instance_uid)
+        .values({name: arrival.text(keyword) for name, keyword in IDENTITY.items()})
+    )
+
+
+def _studies_of(connection: Connection, sop_instance_uid: str) -> list[str]:
+    """Studies in which any version of this instance is or was."""
+    return list(
+        connection.execute(
+            select(instance.c.study_instance_uid).where(instance.c.sop_instance_uid == sop_instance_uid).distinct()
+        ).scalars()
+    )
+
+
+def _look_again(connection: Connection, study_instance_uids: list[str], at: int) -> None:
+    connection.execute(
+        update(study)
+        .where(study.c.study_instance_uid.in_(study_instance_uids), study.c.state == "receiving")
+        .values(decide_at=at)
+    )
+
+
+def _next_version(connection: Connection, sop_instance_uid: str) -> int:
+    highest = connection.execute(
+        select(func.max(instance.c.version)).where(instance.c.sop_instance_uid == sop_instance_uid)
+    ).scalar_one()
+    return (highest or 0) + 1
+
+
+def _row(row: Row[Any]) -> InstanceRow:
+    values = dict(row._mapping)
+    return InstanceRow(**{**values, "status": Status(values["status"])})

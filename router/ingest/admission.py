@@ -1,0 +1,140 @@
+"""Who may come in: known AE titles from known addresses, as many as there are slots, while the disk has room.
+
+The sources are a numbered revision in the database; a new one is in force with the next association, no restart needed.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Any
+
+from sqlalchemy import Engine
+
+from router.config import Settings
+from router.db import revisions
+from router.db.engine import reading
+from router.ingest.status import Rejection
+from router.store import Store
+
+GIGABYTE = 1 << 30
+ANY = "any"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One sender: its AE title (case matters), where it may call from, and what it may do."""
+
+    ae_title: str
+    networks: tuple[IPv4Network | IPv6Network, ...] | None
+    services: frozenset[str]
+
+    def calls_from(self, address: str) -> bool:
+        """Whether this is an address of this source; None means any."""
+        if self.networks is None:
+            return True
+        caller = ip_address(address)
+        mapped = getattr(caller, "ipv4_mapped", None)
+        return any((mapped or caller) in network for network in self.networks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks for an association; AE titles without their outer blanks."""
+
+    calling_ae_title: str
+    called_ae_title: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why a caller is turned away, in the standard's terms and in ours."""
+
+    rejection: Rejection
+    reason: str
+
+
+class Sources:
+    """The sources that are in force, read anew when their revision changes."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.number = -1
+        self.known: dict[str, list[Source]] = {}
+        self.lock = threading.Lock()
+
+    def of(self, ae_title: str) -> Sequence[Source]:
+        """Sources of this AE title."""
+        with self.lock, reading(self.engine) as connection:
+            try:
+                revision = revisions.current(connection, revisions.Kind.SOURCES)
+            except revisions.UnknownRevision:
+                return ()
+            if revision.number != self.number:
+                self.known = read(revision.body)
+                self.number = revision.number
+            return self.known.get(ae_title, ())
+
+
+def read(body: Sequence[Mapping[str, Any]]) -> dict[str, list[Source]]:
+    """Sources by AE title, from the body of their revision."""
+    known: dict[str, list[Source]] = {}
+    for entry in body:
+        addresses = entry.get("addresses") or [ANY]
+        source = Source(
+            ae_title=entry["ae_title"].strip(" "),
+            networks=None if ANY in addresses else tuple(ip_network(one, strict=False) for one in addresses),
+            services=frozenset(entry.get("services") or ("store", "echo")),
+        )
+        known.setdefault(source.ae_title, []).append(source)
+    return known
+
+
+class Admission:
+    """Decides on every association request, and counts those that are open."""
+
+    def __init__(self, settings: Settings, sources: Sources, store: Store) -> None:
+        self.settings = settings
+        self.sources = sources
+        self.store = store
+        self.open: Counter[str] = Counter()
+        self.lock = threading.Lock()
+
+    def admit(self, caller: Caller) -> Source | Refusal:
+        """The source that calls, whose slot is then taken until `leave`; or why it may not."""
+        if caller.called_ae_title != self.settings.ae_title:
+            return Refusal(
+                rejection=Rejection.CALLED_AE_TITLE_NOT_RECOGNIZED,
+                reason=f"called {caller.called_ae_title!r}, we are {self.settings.ae_title!r}",
+            )
+        named = self.sources.of(caller.calling_ae_title)
+        known = next((source for source in named if source.calls_from(caller.address)), None)
+        if known is None:
+            return Refusal(
+                rejection=Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED,
+                reason="known AE title, unknown address" if named else "unknown AE title",
+            )
+        if self.store.free_bytes() < self.settings.storage.reject_free_gb * GIGABYTE:
+            return Refusal(rejection=Rejection.TEMPORARY_CONGESTION, reason="the store's disk is full")
+        return self._take_slot(known)
+
+    def _take_slot(self, source: Source) -> Source | Refusal:
+        limits = self.settings.listener
+        with self.lock:
+            if self.open.total() >= limits.max_associations:
+                reason = f"{limits.max_associations} associations are open"
+            elif self.open[source.ae_title] >= limits.max_associations_per_ae:
+                reason = f"{limits.max_associations_per_ae} associations of this AE are open"
+            else:
+                self.open[source.ae_title] += 1
+                return source
+        return Refusal(rejection=Rejection.LOCAL_LIMIT_EXCEEDED, reason=reason)
+
+    def leave(self, source: Source) -> None:
+        """Its association has ended; the slot is free."""
+        with self.lock:
+            self.open[source.ae_title] -= 1
+            if not self.open[source.ae_title]:
+                del self.open[source.ae_title]

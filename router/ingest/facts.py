@@ -1,0 +1,132 @@
+"""Which attributes the door reads, and what their bytes say.
+
+Facts are keyword -> value: text as str, numbers as int or float, several values as a list, an empty value as "";
+an absent attribute is absent. A value's form is never a reason to refuse: a number that does not parse stays text,
+verbatim. Both readers of headers end here, so that they cannot differ in decoding.
+"""
+
+import math
+import struct
+from collections.abc import Mapping
+
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+
+from router.ingest import text
+
+Fact = str | int | float
+Facts = dict[str, Fact | list[Fact]]
+
+KEYWORDS = (
+    "SpecificCharacterSet", "ImageType", "InstanceCreationDate", "InstanceCreationTime", "SOPClassUID",
+    "SOPInstanceUID", "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate", "AcquisitionDateTime", "StudyTime",
+    "SeriesTime", "AcquisitionTime", "ContentTime", "AccessionNumber", "Modality", "ConversionType",
+    "PresentationIntentType", "Manufacturer", "InstitutionName", "ReferringPhysicianName", "StationName",
+    "TimezoneOffsetFromUTC", "StudyDescription", "SeriesDescription", "InstitutionalDepartmentName",
+    "ManufacturerModelName", "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex",
+    "PatientAge", "PatientSpeciesDescription", "ContrastBolusAgent", "BodyPartExamined", "ScanningSequence",
+    "SequenceVariant", "ScanOptions", "MRAcquisitionType", "SequenceName", "SliceThickness", "KVP", "RepetitionTime",
+    "EchoTime", "MagneticFieldStrength", "SpacingBetweenSlices", "SoftwareVersions", "ProtocolName",
+    "GantryDetectorTilt", "ImagerPixelSpacing", "ConvolutionKernel", "PatientPosition", "ViewPosition",
+    "StudyInstanceUID", "SeriesInstanceUID", "StudyID", "SeriesNumber", "AcquisitionNumber", "InstanceNumber",
+    "PatientOrientation", "ImagePositionPatient", "ImageOrientationPatient", "FrameOfReferenceUID", "Laterality",
+    "ImageLaterality", "ImagesInAcquisition", "SliceLocation", "NumberOfStudyRelatedInstances",
+    "NumberOfSeriesRelatedInstances", "ImageComments", "SamplesPerPixel", "PhotometricInterpretation",
+    "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "BitsAllocated", "BitsStored", "PixelRepresentation",
+    "BurnedInAnnotation", "RescaleIntercept", "RescaleSlope", "LossyImageCompression",
+    "RequestedProcedureDescription",
+)  # fmt: skip
+
+FRAME_KEYWORDS = (
+    "SliceThickness", "SpacingBetweenSlices", "ConvolutionKernel", "ImagePositionPatient", "ImageOrientationPatient",
+    "PixelSpacing", "RescaleIntercept", "RescaleSlope", "FrameAcquisitionDateTime", "FrameLaterality", "EchoTime",
+)  # fmt: skip
+"""What functional groups may give, where the data set itself does not."""
+
+ITEM_KEYWORDS = {
+    "AnatomicRegionSequence": "CodeMeaning",
+    "ProcedureCodeSequence": "CodeMeaning",
+    "ContributingEquipmentSequence": "Manufacturer",
+    "RequestAttributesSequence": "RequestedProcedureDescription",
+}
+"""Sequences of which one attribute of each item is a fact under the sequence's keyword."""
+
+TEXT = frozenset({"LO", "SH", "PN", "LT", "ST", "UT", "UC"})
+"""Value representations whose character set SpecificCharacterSet names."""
+ONE_VALUE = frozenset({"LT", "ST", "UT"})
+NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
+
+
+def tag_of(keyword: str) -> int:
+    """The tag of a keyword of the standard, as one number.
+
+    Raises:  LookupError
+    """
+    tag = tag_for_keyword(keyword)
+    if tag is None:
+        raise LookupError(keyword)
+    return int(tag)
+
+
+def _described(keyword: str) -> tuple[str, str]:
+    return keyword, str(dictionary_VR(tag_of(keyword)))[:2]
+
+
+WANTED = {tag_of(keyword): _described(keyword) for keyword in KEYWORDS}
+FRAME_WANTED = {tag_of(keyword): _described(keyword) for keyword in FRAME_KEYWORDS}
+ITEM_WANTED = {tag_of(sequence): tag_of(inner) for sequence, inner in ITEM_KEYWORDS.items()}
+ITEM_NAMES = {tag_of(sequence): sequence for sequence in ITEM_KEYWORDS}
+CHARACTER_SET = tag_of("SpecificCharacterSet")
+
+
+def decode(
+    found: Mapping[int, bytes], items: Mapping[int, list[bytes]], frames: Mapping[int, bytes], order: str
+) -> Facts:
+    """Decoded facts, all by one way of decoding."""
+    encodings = text.encodings_of(found.get(CHARACTER_SET, b""))
+    facts: Facts = {}
+    for tag, value in found.items():
+        keyword, vr = WANTED[tag]
+        facts[keyword] = _fact(value, vr, encodings, order)
+    for tag, value in frames.items():
+        keyword, vr = FRAME_WANTED[tag]
+        if not facts.get(keyword):
+            facts[keyword] = _fact(value, vr, encodings, order)
+    for tag, values in items.items():
+        facts[ITEM_NAMES[tag]] = [_one(value, encodings) for value in values]
+    requested = facts.get("RequestAttributesSequence")
+    if isinstance(requested, list) and not facts.get("RequestedProcedureDescription"):
+        facts["RequestedProcedureDescription"] = requested[0]
+    return facts
+
+
+def _one(value: bytes, encodings: tuple[str, ...]) -> Fact:
+    return text.decode(value, encodings).strip("\0 ")
+
+
+def _fact(value: bytes, vr: str, encodings: tuple[str, ...], order: str) -> Fact | list[Fact]:
+    if vr in NUMBERS:
+        return _binary(value, order + NUMBERS[vr])
+    words = text.decode(value, encodings) if vr in TEXT else value.decode("latin_1")
+    if vr in ("LT", "ST", "UT") or "\\" not in words:
+        return _word(words, vr)
+    return [_word(word, vr) for word in words.split("\\")]
+
+
+def _word(word: str, vr: str) -> Fact:
+    word = word.strip("\0 ")
+    if vr not in ("DS", "IS"):
+        return word
+    try:
+        number = float(word)
+    except ValueError:
+        return word
+    if not math.isfinite(number):
+        return word
+    return int(number) if vr == "IS" and number.is_integer() else number
+
+
+def _binary(value: bytes, form: str) -> Fact | list[Fact]:
+    size = struct.calcsize(form)
+    numbers = [number for (number,) in struct.iter_unpack(form, value[: len(value) // size * size])]
+    numbers = [number if math.isfinite(number) else str(number) for number in numbers]
+    return numbers if len(numbers) > 1 else numbers[0] if numbers else ""

@@ -1,0 +1,226 @@
+"""What the door reads from a data set as it passes: routing facts, and where the pixels lie.
+
+The walker serves explicit VR little endian (compressed or not); pydicom serves everything else, and what the walker
+does not understand. A test holds them to the same answer on every real file. Enhanced multi-frame objects give their
+geometry from the shared functional groups, else from those of the first frame.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from mmap import mmap
+from typing import BinaryIO, cast
+
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from router.ingest.facts import FRAME_WANTED, ITEM_WANTED, WANTED, Facts, decode
+from router.ingest.walker import (
+    FRAME_GROUPS,
+    MAX_DEPTH,
+    MAX_VALUE,
+    PIXEL_TAGS,
+    SHORT,
+    UNDEFINED,
+    Bytes,
+    IncompleteError,
+    NotParseable,
+    UnusualError,
+    Walk,
+    too_deep,
+)
+
+MAX_ELEMENT = 64 << 20
+"""Bytes of one element, pixels apart, that pydicom may read into memory."""
+MAX_INFLATED = 64 << 20
+"""Bytes that are inflated to find a header."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """Facts of one data set. The pixels' offset counts from the first byte given; encapsulated ones have no length."""
+
+    facts: Facts
+    pixel_offset: int | None = None
+    pixel_length: int | None = None
+
+    def text(self, keyword: str) -> str:
+        """The fact as one text, several values joined by a backslash as in the file; "" when absent."""
+        value = self.facts.get(keyword, "")
+        return "\\".join(str(one) for one in value) if isinstance(value, list) else str(value)
+
+
+def read(data: Bytes, transfer_syntax_uid: str, *, start: int = 0) -> Header:
+    """The header of a whole data set, which begins at `start` of the bytes and goes on to their end.
+
+    Raises:  NotParseable
+    """
+    if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+        return replace(read(_inflated(data, start), ExplicitVRLittleEndian), pixel_offset=None, pixel_length=None)
+    if transfer_syntax_uid not in (ImplicitVRLittleEndian, ExplicitVRBigEndian):
+        try:
+            return walk(data, start=start)
+        except (UnusualError, IncompleteError):
+            pass
+    return by_pydicom(data, transfer_syntax_uid, start=start)
+
+
+def walk(data: Bytes, *, start: int = 0) -> Header:
+    """The header of a whole explicit VR little endian data set, read from its bytes alone.
+
+    Raises:  UnusualError, IncompleteError (pydicom may understand it), NotParseable
+    """
+    walk = Walk(data, start)
+    walk.run()
+    return _header(walk)
+
+
+def begins(data: Bytes) -> Header | None:
+    """The header from the first bytes of an explicit VR little endian data set with pixels, once they suffice."""
+    try:
+        walk = Walk(data)
+        walk.run(whole=False)
+    except (UnusualError, IncompleteError, NotParseable):
+        return None
+    return _header(walk)
+
+
+def _header(walk: Walk) -> Header:
+    facts = decode(walk.found, walk.items, walk.frames, "<")
+    return Header(facts=facts, pixel_offset=walk.pixel_offset, pixel_length=walk.pixel_length)
+
+
+def by_pydicom(data: Bytes, transfer_syntax_uid: str, *, start: int = 0) -> Header:
+    """The header as pydicom reads it, for every transfer syntax but the deflated one.
+
+    Raises:  NotParseable
+    """
+    implicit = transfer_syntax_uid == ImplicitVRLittleEndian
+    little = transfer_syntax_uid != ExplicitVRBigEndian
+    pixels: list[tuple[str | None, int]] = []
+
+    def at_pixels(tag: int, vr: str | None, length: int) -> bool:
+        if int(tag) in PIXEL_TAGS:
+            pixels.append((vr, length))
+        return bool(pixels)
+
+    file = _file(data, start)
+    try:
+        dataset = read_dataset(file, implicit, little, stop_when=at_pixels, defer_size=MAX_ELEMENT)
+        found = {tag: value for tag, value in _values(dataset, len(data)) if tag in WANTED}
+        items, frames = _items(dataset), _frames(dataset)
+    except PYDICOM_GIVES_UP as error:
+        raise _not_parseable() from error
+    offset = length = None
+    if pixels:
+        vr, size = pixels[0]
+        offset = file.tell() + (8 if implicit or (vr or "").encode() in SHORT else 12)
+        length = None if size == UNDEFINED else size
+        if offset + (length or 0) > len(data):
+            raise _not_parseable()
+    if not found:
+        raise _not_parseable()
+    facts = decode(found, items, frames, "<" if little else ">")
+    return Header(facts=facts, pixel_offset=offset, pixel_length=length)
+
+
+PYDICOM_GIVES_UP = (
+    ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, OSError, RecursionError, TypeError,
+    ValueError, struct.error,
+)  # fmt: skip
+"""What pydicom has been seen to raise on bytes that are no data set."""
+
+
+def _values(dataset: Dataset, size: int) -> Iterator[tuple[int, bytes]]:
+    """Tag and value as in the file of every element whose value is a short one.
+
+    Raises:  NotParseable, where a value ends beyond the `size` bytes that there are
+    """
+    for element in dataset.values():
+        if not isinstance(element, RawDataElement) or element.length == UNDEFINED:
+            continue
+        if element.value_tell + element.length > size:
+            raise _not_parseable()
+        if element.value is not None and element.length <= MAX_VALUE:
+            yield int(element.tag), element.value
+        elif element.length == 0:
+            yield int(element.tag), b""
+
+
+def _items(dataset: Dataset) -> dict[int, list[bytes]]:
+    return {
+        top: values
+        for top, inner in ITEM_WANTED.items()
+        if (values := [value for item in _sequence(dataset, top) for tag, value in _raw(item) if tag == inner])
+    }
+
+
+def _frames(dataset: Dataset) -> dict[int, bytes]:
+    """What the functional groups say, the shared ones first."""
+    found: dict[int, bytes] = {}
+    for group in sorted(FRAME_GROUPS):
+        for item in _sequence(dataset, group)[:1]:
+            _look_into(item, found, 1)
+    return found
+
+
+def _look_into(item: Dataset, found: dict[int, bytes], depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise too_deep()
+    values = dict(_raw(item))
+    for tag in sorted(map(int, item.keys())):
+        if tag in FRAME_WANTED and tag in values:
+            found.setdefault(tag, values[tag])
+        for inner in _sequence(item, tag):
+            _look_into(inner, found, depth + 1)
+
+
+def _raw(item: Dataset) -> Iterator[tuple[int, bytes]]:
+    """Elements of an item; inside sequences an offset counts from somewhere else, so it is not checked."""
+    for element in item.values():
+        if isinstance(element, RawDataElement) and element.length <= MAX_VALUE:
+            yield int(element.tag), element.value or b""
+
+
+def _sequence(dataset: Dataset, tag: int) -> Sequence[Dataset]:
+    """The items of a sequence; none where the element is absent or no sequence."""
+    element = dataset.get_item(tag)
+    if element is None:
+        return ()
+    vr = element.VR or (dictionary_VR(tag) if dictionary_has_tag(tag) else None)
+    return dataset[tag].value or () if vr == "SQ" else ()
+
+
+def _inflated(data: Bytes, start: int) -> bytes:
+    """The beginning of a deflated data set, as far as a header may reach: a bomb does not go off.
+
+    Raises:  NotParseable
+    """
+    try:
+        with memoryview(data) as view, view[start:] as deflated:
+            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(deflated, MAX_INFLATED)
+    except zlib.error as error:
+        raise _not_parseable() from error
+
+
+def _file(data: Bytes, start: int) -> BinaryIO:
+    file = cast(BinaryIO, data) if isinstance(data, mmap) else BytesIO(data)
+    file.seek(start)
+    return file
+
+
+def _not_parseable() -> NotParseable:
+    return NotParseable(
+        "the data set is truncated, or is not what its transfer syntax says",
+        remedy="Send the object again; if it stays so, its file at the sender is damaged",
+    )

@@ -1,0 +1,248 @@
+"""From a complete `.part` to an answer: parsed, compared with its command, durable, indexed, and only then Success.
+
+The order never changes: bytes to `.part`, rename, fsync, row committed, status. Whatever fails on the way, nothing
+half is kept, and nothing is acknowledged that is not there.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
+
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from dicom_sr.header import is_ours
+from dicom_sr.problem import Problem
+from router.config import Settings
+from router.db import instances
+from router.db.engine import now, reading, writing
+from router.db.instances import Arrival
+from router.ingest import again, headers, part10
+from router.ingest.again import Outcome, Verdict
+from router.ingest.digest import identity_digest
+from router.ingest.headers import Header
+from router.ingest.status import StoreStatus
+from router.ingest.walker import NotParseable
+from router.store import Part, Store, write_all
+
+log = structlog.get_logger()
+
+GIGABYTE = 1 << 30
+LONGEST_UID = 128
+"""Twice what PS3.5 9.1 allows: a value's form is no reason to refuse, but an index key has an end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What a C-STORE request says about the data set that follows, UIDs verbatim, and over what it came."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    calling_ae_title: str
+    association_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The status of a C-STORE response, and its ErrorComment where there is something to say."""
+
+    status: StoreStatus
+    comment: str = ""
+    study_instance_uid: str | None = None
+
+
+class Refused(Problem):
+    """An instance that is not taken, with the status that says so."""
+
+    def __init__(self, status: StoreStatus, what: str, *, remedy: str) -> None:
+        super().__init__(what, remedy=remedy)
+        self.status = status
+
+
+class Receiver:
+    """Takes instances in for one process, in the thread of whoever calls; safe to be called from many."""
+
+    def __init__(self, settings: Settings, store: Store, engine: Engine) -> None:
+        self.settings = settings
+        self.store = store
+        self.engine = engine
+
+    def begin(self, command: Command) -> Part:
+        """A file that already holds everything before the data set.
+
+        Raises:  Refused (the disk is full, read-only or failing; the command's UIDs cannot be stored)
+        """
+        _check_uid(command.sop_instance_uid)
+        _check_uid(command.sop_class_uid)
+        if self.store.free_bytes() < self.settings.storage.refuse_free_gb * GIGABYTE:
+            raise Refused(
+                StoreStatus.OUT_OF_RESOURCES, "the store's disk is full", remedy="Free space, or lower refuse_free_gb"
+            )
+        beginning = part10.beginning(
+            sop_class_uid=command.sop_class_uid,
+            sop_instance_uid=command.sop_instance_uid,
+            transfer_syntax_uid=command.transfer_syntax_uid,
+            calling_ae_title=command.calling_ae_title,
+        )
+        with out_of_resources():
+            part = self.store.open_part()
+            try:
+                write_all(part.fd, beginning)
+            except OSError:
+                part.drop()
+                raise
+        return part
+
+    def finish(self, part: Part, command: Command, *, header: Header | None = None) -> Answer:
+        """What to answer for a part that is complete; afterwards it is kept and indexed, or gone without a trace.
+
+        `header` is given when it has been read from the bytes as they passed.
+        """
+        try:
+            return self._finish(part, command, header)
+        except Refused as error:
+            log.warning("instance.refused", instance=command.sop_instance_uid, status=error.status.name, why=error.what)
+            return Answer(status=error.status, comment=error.what)
+        finally:
+            part.drop()
+
+    def _finish(self, part: Part, command: Command, header: Header | None) -> Answer:
+        with out_of_resources():
+            size = os.fstat(part.fd).st_size
+            header = header or _read(part, command.transfer_syntax_uid, size)
+            check(header, command, size)
+            arrival = arrived(header, command, path=part.keep(header.text("StudyInstanceUID")), size=size)
+        try:
+            with out_of_resources():
+                return self.index(arrival)
+        except Refused:
+            self.store.discard(arrival.path)
+            raise
+
+    def index(self, arrival: Arrival) -> Answer:
+        """Index a durable file, whether its UID is new or not; a repeat's file is removed.
+
+        Raises:  OSError, SQLAlchemyError
+        """
+        with writing(self.engine) as connection:
+            fresh = instances.record(connection, arrival)
+        if fresh:
+            log.debug("instance.stored", **_about(arrival))
+            return Answer(status=StoreStatus.SUCCESS, study_instance_uid=arrival.study_instance_uid)
+        while True:
+            with reading(self.engine) as connection:
+                known = instances.versions(connection, arrival.sop_instance_uid)
+            outcome = again.compare(arrival, known, self.store)
+            with writing(self.engine) as connection:
+                if instances.versions(connection, arrival.sop_instance_uid) == known:
+                    again.write(connection, outcome)
+                    break
+        return self._told(outcome)
+
+    def _told(self, outcome: Outcome) -> Answer:
+        """Log what came again, remove what is superfluous, and answer."""
+        log_it = log.warning if outcome.verdict is Verdict.CONFLICT else log.info
+        log_it(f"instance.{outcome.verdict}", **_about(outcome.arrival))
+        if outcome.verdict is Verdict.REPEAT:
+            self.store.discard(outcome.arrival.path)
+        if outcome.verdict is Verdict.CONFLICT and self.settings.listener.on_conflict == "refuse":
+            return Answer(
+                status=StoreStatus.CANNOT_UNDERSTAND, comment="other pixels are stored under this SOPInstanceUID"
+            )
+        return Answer(status=StoreStatus.SUCCESS, study_instance_uid=outcome.arrival.study_instance_uid)
+
+
+def arrived(header: Header, command: Command, *, path: str, size: int) -> Arrival:
+    """The instance in a durable file, ready to be indexed."""
+    return Arrival(
+        sop_instance_uid=command.sop_instance_uid,
+        sop_class_uid=command.sop_class_uid,
+        study_instance_uid=header.text("StudyInstanceUID"),
+        series_instance_uid=header.text("SeriesInstanceUID"),
+        transfer_syntax_uid=command.transfer_syntax_uid,
+        path=path,
+        size=size,
+        pixel_offset=header.pixel_offset,
+        pixel_length=header.pixel_length,
+        header=header.facts,
+        identity_digest=identity_digest(header.facts),
+        ours=_is_ours(header),
+        association_id=command.association_id,
+        calling_ae_title=command.calling_ae_title,
+        received_at=now(),
+    )
+
+
+@contextmanager
+def out_of_resources() -> Iterator[None]:
+    """Turn what the disk or the database cannot do into the status that says so."""
+    try:
+        yield
+    except (OSError, SQLAlchemyError) as error:
+        what = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "the index cannot be written"
+        log.error("instance.not_stored", why=str(error))
+        raise Refused(StoreStatus.OUT_OF_RESOURCES, what, remedy="Look at the store's disk and the database") from error
+
+
+def _read(part: Part, transfer_syntax_uid: str, size: int) -> Header:
+    try:
+        with mmap(part.fd, size, access=ACCESS_READ) as data:
+            return headers.read(data, transfer_syntax_uid, start=part10.dataset_offset(data))
+    except NotParseable as error:
+        raise Refused(StoreStatus.CANNOT_UNDERSTAND, error.what, remedy=error.remedy) from error
+
+
+def check(header: Header, command: Command, size: int) -> None:
+    """That the data set is whole, is what the command says, and can be filed.
+
+    Raises:  Refused
+    """
+    if (header.pixel_offset or 0) + (header.pixel_length or 0) > size:
+        raise Refused(StoreStatus.CANNOT_UNDERSTAND, "the pixel data is truncated", remedy="Send the object again")
+    for keyword, said in (("SOPClassUID", command.sop_class_uid), ("SOPInstanceUID", command.sop_instance_uid)):
+        if header.text(keyword) != said:
+            raise Refused(
+                StoreStatus.DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
+                f"{keyword} in the data set is not the command's",
+                remedy="The sender mixes up its objects: ask its vendor",
+            )
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
+        if not header.text(keyword):
+            raise Refused(
+                StoreStatus.DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
+                f"the data set has no {keyword}",
+                remedy="The object belongs to nothing: ask the sender's vendor",
+            )
+        _check_uid(header.text(keyword))
+
+
+def _check_uid(uid: str) -> None:
+    """That a UID can be a key; whether it is a conformant one does not matter.
+
+    Raises:  Refused
+    """
+    if not 0 < len(uid) <= LONGEST_UID or not uid.isascii() or not uid.isprintable() or set(uid) & set(" /\\"):
+        raise Refused(
+            StoreStatus.CANNOT_UNDERSTAND,
+            "a UID is no UID",
+            remedy="The object cannot be filed: ask the sender's vendor",
+        )
+
+
+def _is_ours(header: Header) -> bool:
+    others = header.facts.get("ContributingEquipmentSequence")
+    equipment = [{"Manufacturer": name} for name in others] if isinstance(others, list) else []
+    return is_ours({"Manufacturer": header.facts.get("Manufacturer"), "ContributingEquipmentSequence": equipment})
+
+
+def _about(arrival: Arrival) -> dict[str, str | int]:
+    return {
+        "study": arrival.study_instance_uid,
+        "series": arrival.series_instance_uid,
+        "instance": arrival.sop_instance_uid,
+        "bytes": arrival.size,
+    }
