@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ Config = Annotated[
 DEFAULT_CONFIG = Path("isocenter.yaml")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table")]
 
-answer = Console(highlight=False, soft_wrap=False)
+answer = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
 talk = Console(stderr=True, highlight=False)
 
 
@@ -80,7 +81,7 @@ def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
+        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=column == "id")
     for row in rows:
         values = [row[column] for column in columns]
         table.add_row(*("" if value is None else str(value) for value in values))

@@ -39,11 +39,11 @@ def outgoing(paths: list[Path]) -> Iterator[Outgoing]:
                 continue
             try:
                 header = dcmread(file, specific_tags=["SOPClassUID", "SOPInstanceUID"], stop_before_pixels=True)
-            except (InvalidDicomError, EOFError) as error:
+            except (InvalidDicomError, EOFError):
                 if file == path:
                     raise NothingToSend(
-                        f"{file} is not a DICOM file ({error})", remedy="Name a DICOM Part 10 file or a folder of them"
-                    ) from error
+                        f"{file} is not a DICOM file", remedy="Name a DICOM Part 10 file or a folder of them"
+                    ) from None
                 continue
             if "SOPInstanceUID" in header:  # a DICOMDIR has none
                 yield Outgoing(
