@@ -267,9 +267,14 @@ def _lint_prefer(prefer: Any, loc: Loc) -> Iterator[Complaint]:
 def _lint_references(page: Document, loc: Loc, entry: Mapping[str, Any], known: Known) -> Iterator[Fault]:
     """Pipelines with their settings, and destinations, that do not exist."""
     pipelines = entry.get("pipelines")
+    met: set[str] = set()
     for index, wanted in enumerate(pipelines if isinstance(pipelines, list) else []):
         place = (*loc, "pipelines", index)
         name = wanted if isinstance(wanted, str) else wanted.get("name") if isinstance(wanted, Mapping) else None
+        if name in met:
+            yield page.fault(place, f"{name} stands here twice; write a second rule to run it with other settings")
+        if isinstance(name, str):
+            met.add(name)
         if isinstance(name, str) and name not in known.pipelines:
             yield page.fault(place, _unknown("pipeline", name, known.pipelines))
         elif isinstance(wanted, Mapping) and isinstance(name, str):

@@ -10,7 +10,7 @@ What a comparison means:
 - A number given as text in DICOM (DS, IS) is a number.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any
@@ -104,8 +104,8 @@ class Verdict:
         """Why, in a line: the first condition that failed, or that all hold."""
         if self.holds:
             return "all conditions hold"
-        leaves = self.decisive()
-        return f"{leaves[0].asked}: {leaves[0].seen}" if leaves else self.seen
+        first = next(iter(self.decisive()), self)
+        return f"{first.asked}: {first.seen}"
 
     def as_json(self) -> dict[str, Any]:
         """The verdict as the database keeps it."""
@@ -295,7 +295,7 @@ def comparisons(condition: Condition) -> Iterator[Comparison]:
             yield from comparisons(part)
 
 
-def choose(take: Take, series: dict[str, Facts]) -> list[str]:
+def choose(take: Take, series: Mapping[str, Facts]) -> list[str]:
     """Series that a study-level rule takes, the preferred ones first, at most as many as it wants."""
     fitting = [uid for uid, facts in series.items() if evaluate(take.when, facts).holds]
     fitting.sort(key=lambda uid: (*(_rank(step, series[uid].get(step.keyword)) for step in take.prefer), uid))

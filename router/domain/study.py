@@ -1,5 +1,7 @@
 """A study as the node knows it: identity hidden from logs, state, and what completeness is decided from."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -67,3 +69,26 @@ class Series:
     body_part_examined: str
     facts: dict[str, Any] | None
     facts_generation: int | None
+
+
+def mixed_patients(identities: Iterable[tuple[str, str, str]]) -> str | None:
+    """Why instances (PatientID, IssuerOfPatientID, SeriesInstanceUID) cannot be one patient's, or None when they can.
+
+    An issuer that only some of them name is no contradiction. The reason names series, never a patient.
+    """
+    series: dict[str, set[str]] = {}
+    counted: Counter[str] = Counter()
+    issuers: dict[str, set[str]] = {}
+    for patient_id, issuer, series_instance_uid in identities:
+        series.setdefault(patient_id, set()).add(series_instance_uid)
+        counted[patient_id] += 1
+        issuers.setdefault(patient_id, set()).add(issuer)
+    if len(counted) > 1:
+        groups = "; ".join(
+            f"{count} instances in series {', '.join(sorted(series[patient_id])[:3])}"
+            for patient_id, count in counted.most_common()
+        )
+        return f"one StudyInstanceUID with {len(counted)} PatientIDs: {groups}"
+    if any(len(named - {""}) > 1 for named in issuers.values()):
+        return "one PatientID from different issuers (IssuerOfPatientID) in one study"
+    return None

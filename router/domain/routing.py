@@ -1,0 +1,69 @@
+"""What all rules together say to a study: every rule asked about every series, or about the study as a whole."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from router.domain.facts import Facts, union
+from router.domain.rules import Mode, Rule, Scope, Verdict, choose, judge
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """One rule's answer. `series_instance_uid` is empty where a study-level rule takes no series."""
+
+    rule: Rule
+    series_instance_uid: str
+    verdict: Verdict
+
+    @property
+    def fires(self) -> bool:
+        """Whether the rule's pipelines are to run: it holds, and it is not off."""
+        return self.verdict.holds and self.rule.mode is not Mode.OFF
+
+
+def judge_study(rules: Sequence[Rule], series: Mapping[str, Facts]) -> tuple[Judged, ...]:
+    """Every rule's answer, in the order of the rules.
+
+    A rule that is on, holds and says `stop` keeps later rules from the series that it took; one about the study as a
+    whole keeps them from all series.
+    """
+    stopped: dict[str, str] = {}
+    answers: list[Judged] = []
+    for rule in rules:
+        open_series = {uid: facts for uid, facts in series.items() if uid not in stopped}
+        if rule.scope is Scope.SERIES:
+            made = [_of_series(rule, uid, facts, stopped.get(uid)) for uid, facts in series.items()]
+            taken = [one.series_instance_uid for one in made if one.verdict.holds]
+        else:
+            made = _of_study(rule, open_series, stopped)
+            taken = list(series) if any(one.verdict.holds for one in made) else []
+        answers += made
+        if rule.stop and rule.mode is Mode.ON:
+            stopped |= dict.fromkeys(taken, rule.name)
+    return tuple(answers)
+
+
+def _of_series(rule: Rule, uid: str, facts: Facts, stopped_by: str | None) -> Judged:
+    verdict = judge(rule, facts) if stopped_by is None else _stopped(stopped_by)
+    return Judged(rule=rule, series_instance_uid=uid, verdict=verdict)
+
+
+def _of_study(rule: Rule, series: Mapping[str, Facts], stopped: Mapping[str, str]) -> list[Judged]:
+    if not series:
+        return [Judged(rule=rule, series_instance_uid="", verdict=_stopped(", ".join(sorted(set(stopped.values())))))]
+    verdict = judge(rule, union(series.values()))
+    if not verdict.holds or rule.take is None:
+        return [Judged(rule=rule, series_instance_uid="", verdict=verdict)]
+    chosen = choose(rule.take, series)
+    if not chosen:
+        nothing = Verdict(holds=False, asked="some series of the study fits `take`", seen=f"none of {len(series)}")
+        return [Judged(rule=rule, series_instance_uid="", verdict=_both(verdict, nothing))]
+    return [Judged(rule=rule, series_instance_uid=uid, verdict=verdict) for uid in chosen]
+
+
+def _stopped(by: str) -> Verdict:
+    return Verdict(holds=False, asked="no earlier rule has stopped here", seen=f"rule {by} did")
+
+
+def _both(first: Verdict, second: Verdict) -> Verdict:
+    return Verdict(holds=first.holds and second.holds, asked="all", parts=(first, second))

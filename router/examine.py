@@ -1,0 +1,135 @@
+"""The headers that facts are made of: what the door has read of each instance, and what only its file can tell.
+
+The door reads a fixed choice of attributes. A rule may ask for any other, and a multi-frame object keeps its geometry
+in functional groups: then the file's own header is read, once a series and only as deep as asked.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
+from pydicom.uid import UID
+
+from dicom_sr.problem import Problem
+from router.conditions import PRIVATE
+from router.domain.classify import DERIVED_FACTS, SLICES, describe
+from router.domain.facts import Fact, Header
+from router.domain.rules import Rule, comparisons
+from router.ingest.facts import ITEM_KEYWORDS, KEYWORDS
+
+GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+DEEPEST = 8
+"""Sequences within sequences that are looked into."""
+
+AT_THE_DOOR = frozenset(KEYWORDS) | {f"{sequence}.{inner}" for sequence, inner in ITEM_KEYWORDS.items()}
+NOT_A_FACT = frozenset({"SOPInstanceUID"})
+"""Different in every instance, and asked for by nobody."""
+
+
+class Unreadable(Problem):
+    """A stored file cannot be read again."""
+
+    retryable = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One instance as it is examined: what the door read, and the file that it lies in."""
+
+    header: Header
+    path: Path
+
+
+def series(instances: Sequence[Seen], *, wanted: Iterable[str] = (), given: Mapping[str, Any]) -> dict[str, Fact]:
+    """All facts of a series, with what rules want beyond the usual.
+
+    Raises:  Unreadable
+    """
+    extra = frozenset(wanted) - AT_THE_DOOR - DERIVED_FACTS.keys()
+    headers = [_complete(one, extra) for one in instances]
+    names = {UID(str(header["SOPClassUID"])).keyword for header in headers if header.get("SOPClassUID")}
+    return describe(headers, given={**given, "sop_class": ", ".join(sorted(filter(None, names))) or None})
+
+
+def keywords_of(rules: Iterable[Rule]) -> frozenset[str]:
+    """Every keyword that these rules ask for."""
+    asked: set[str] = set()
+    for rule in rules:
+        conditions = [rule.when] if rule.take is None else [rule.when, rule.take.when]
+        asked |= {comparison.keyword for condition in conditions for comparison in comparisons(condition)}
+        asked |= {step.keyword for step in (rule.take.prefer if rule.take else ())}
+    return frozenset(asked)
+
+
+def _complete(one: Seen, extra: frozenset[str]) -> dict[str, Any]:
+    header = {
+        f"{keyword}.{ITEM_KEYWORDS[keyword]}" if keyword in ITEM_KEYWORDS else keyword: value
+        for keyword, value in one.header.items()
+        if keyword not in NOT_A_FACT
+    }
+    many_frames = header.get("Modality") in SLICES and str(header.get("NumberOfFrames") or 1) not in ("0", "1")
+    if not extra and not many_frames:
+        return header
+    dataset = _read(one.path)
+    if many_frames and GROUPS[1] in dataset:
+        header.pop("ImagePositionPatient", None)  # the first frame's, but each has its own
+        header |= {group: as_json(_value(dataset, group)) for group in GROUPS if group in dataset}
+    for keyword in extra:
+        header |= look_up(dataset, keyword)
+    return header
+
+
+def look_up(dataset: Dataset, keyword: str) -> dict[str, Any]:
+    """The attribute that a rule asks for, as a header has it; a path or a private one under its own full name."""
+    private = PRIVATE.fullmatch(keyword)
+    if private:
+        try:
+            block = dataset.private_block(int(private["group"], 16), private["creator"])
+            return {keyword: as_json(block[int(private["element"], 16)].value)}
+        except KeyError:
+            return {}
+    first = keyword.partition(".")[0]
+    return {first: as_json(_value(dataset, first))} if first in dataset else {}
+
+
+def _value(dataset: Dataset, keyword: str) -> Any:
+    """The value as pydicom reads it; where it is not of its VR's form, its bytes: form is never a reason to refuse."""
+    try:
+        return dataset[keyword].value
+    except (ValueError, TypeError, OverflowError):
+        return getattr(dataset.get_item(keyword), "value", None)
+
+
+def as_json(value: Any, depth: int = 0) -> Any:
+    """A value of pydicom's as plain JSON: text, number, list, or a list of items."""
+    if isinstance(value, Dataset):
+        if depth > DEEPEST:
+            return {}
+        return {keyword: as_json(_value(value, keyword), depth + 1) for keyword in value.dir() if keyword in value}
+    if isinstance(value, pydicom.Sequence):
+        return [as_json(item, depth) for item in value]
+    if isinstance(value, MultiValue | list | tuple):
+        return [as_json(one, depth) for one in value]
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, bytes):
+        text = value.rstrip(b"\0 ")
+        return text.decode("ascii") if text.isascii() and len(text) <= 256 else None
+    if isinstance(value, int | float):
+        return int(value) if isinstance(value, int) else float(value)
+    return str(value)
+
+
+def _read(path: Path) -> Dataset:
+    try:
+        return pydicom.dcmread(path, stop_before_pixels=True)
+    except (OSError, InvalidDicomError) as error:
+        raise Unreadable(
+            f"the stored file {path.name} cannot be read ({type(error).__name__})",
+            remedy="Check the store's disk; the decision is tried again by itself",
+        ) from error
