@@ -121,9 +121,10 @@ study = Table(
     CheckConstraint("state IN ('receiving', 'complete', 'held')", name="state"),
 )
 Index("ix_study_decide_at", study.c.decide_at)
-Index("ix_study_patient", study.c.issuer_of_patient_id, study.c.patient_id)
+Index("ix_study_patient", study.c.patient_id, study.c.issuer_of_patient_id, study.c.study_instance_uid)
+Index("ix_study_patient_name", study.c.patient_name, study.c.study_instance_uid)
 Index("ix_study_accession_number", study.c.accession_number)
-Index("ix_study_study_date", study.c.study_date)
+Index("ix_study_study_date", study.c.study_date, study.c.study_instance_uid)
 Index("ix_study_last_instance_at", study.c.last_instance_at)
 
 series = Table(
@@ -138,7 +139,7 @@ series = Table(
     Column("facts", JSON, comment="aggregated over all instances when the study was last complete"),
     Column("facts_generation", Integer),
 )
-Index("ix_series_study_instance_uid", series.c.study_instance_uid)
+Index("ix_series_study_instance_uid", series.c.study_instance_uid, series.c.series_instance_uid)
 
 instance = Table(
     "instance",
@@ -166,6 +167,14 @@ instance = Table(
 )
 Index("ix_instance_series", instance.c.series_instance_uid, instance.c.study_instance_uid)
 Index("ix_instance_study_instance_uid", instance.c.study_instance_uid)
+Index(
+    "ix_instance_current",
+    instance.c.study_instance_uid,
+    instance.c.series_instance_uid,
+    instance.c.sop_class_uid,
+    sqlite_where=text("status = 'current'"),
+    postgresql_where=text("status = 'current'"),
+)
 Index(
     "ix_instance_undigested",
     instance.c.received_at,
@@ -288,6 +297,7 @@ result_set = Table(
     Column("built_at", BigInteger, nullable=False),
     UniqueConstraint("job_id", "profile"),
 )
+Index("ix_result_set_study_instance_uid", result_set.c.study_instance_uid)
 
 result = Table(
     "result",
@@ -302,6 +312,14 @@ result = Table(
     Column("digest", Text, nullable=False, comment="sha256 of the file: other bytes under this UID are an error"),
 )
 Index("ix_result_result_set_id", result.c.result_set_id)
+
+result_header = Table(
+    "result_header",
+    metadata,
+    Column("sop_instance_uid", Text, ForeignKey("result.sop_instance_uid"), primary_key=True),
+    Column("header", JSON, nullable=False, comment="keyword -> value(s), as of an instance"),
+)
+"""What queries show of an object that we made."""
 
 measurement = Table(
     "measurement",

@@ -95,6 +95,13 @@ def upgrade() -> None:
         batch_op.create_index("ix_instance_series", ["series_instance_uid", "study_instance_uid"], unique=False)
         batch_op.create_index("ix_instance_study_instance_uid", ["study_instance_uid"], unique=False)
         batch_op.create_index(
+            "ix_instance_current",
+            ["study_instance_uid", "series_instance_uid", "sop_class_uid"],
+            unique=False,
+            sqlite_where=sa.text("status = 'current'"),
+            postgresql_where=sa.text("status = 'current'"),
+        )
+        batch_op.create_index(
             "ix_instance_undigested",
             ["received_at"],
             unique=False,
@@ -247,8 +254,11 @@ def upgrade() -> None:
         batch_op.create_index("ix_study_accession_number", ["accession_number"], unique=False)
         batch_op.create_index("ix_study_decide_at", ["decide_at"], unique=False)
         batch_op.create_index("ix_study_last_instance_at", ["last_instance_at"], unique=False)
-        batch_op.create_index("ix_study_patient", ["issuer_of_patient_id", "patient_id"], unique=False)
-        batch_op.create_index("ix_study_study_date", ["study_date"], unique=False)
+        batch_op.create_index(
+            "ix_study_patient", ["patient_id", "issuer_of_patient_id", "study_instance_uid"], unique=False
+        )
+        batch_op.create_index("ix_study_patient_name", ["patient_name", "study_instance_uid"], unique=False)
+        batch_op.create_index("ix_study_study_date", ["study_date", "study_instance_uid"], unique=False)
 
     op.create_table(
         "decision",
@@ -320,6 +330,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_result_set")),
         sa.UniqueConstraint("job_id", "profile", name=op.f("uq_result_set_job_id_profile")),
     )
+    with op.batch_alter_table("result_set", schema=None) as batch_op:
+        batch_op.create_index("ix_result_set_study_instance_uid", ["study_instance_uid"], unique=False)
+
     op.create_table(
         "series",
         sa.Column("series_instance_uid", sa.Text(), nullable=False),
@@ -338,7 +351,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("series_instance_uid", "study_instance_uid", name=op.f("pk_series")),
     )
     with op.batch_alter_table("series", schema=None) as batch_op:
-        batch_op.create_index("ix_series_study_instance_uid", ["study_instance_uid"], unique=False)
+        batch_op.create_index(
+            "ix_series_study_instance_uid", ["study_instance_uid", "series_instance_uid"], unique=False
+        )
 
     op.create_table(
         "result",
@@ -357,3 +372,13 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("result", schema=None) as batch_op:
         batch_op.create_index("ix_result_result_set_id", ["result_set_id"], unique=False)
+
+    op.create_table(
+        "result_header",
+        sa.Column("sop_instance_uid", sa.Text(), nullable=False),
+        sa.Column("header", sa.JSON(), nullable=False, comment="keyword -> value(s), as of an instance"),
+        sa.ForeignKeyConstraint(
+            ["sop_instance_uid"], ["result.sop_instance_uid"], name=op.f("fk_result_header_sop_instance_uid")
+        ),
+        sa.PrimaryKeyConstraint("sop_instance_uid", name=op.f("pk_result_header")),
+    )
