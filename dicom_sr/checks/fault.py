@@ -1,0 +1,74 @@
+"""A fault of an object, with its place, and small ways of looking into data sets that may be anything."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from dicom_sr.nouns import Code
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong: in which object and attribute, and what; never with a patient's name or number."""
+
+    place: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.what}"
+
+
+def items(dataset: Dataset, keyword: str) -> list[Dataset]:
+    """The items of a sequence; none where it is absent."""
+    return list(dataset.get(keyword) or ())
+
+
+def text(dataset: Dataset, keyword: str) -> str:
+    """The value as text without padding; "" where it is absent."""
+    value = dataset.get(keyword)
+    return "" if value is None else str(value).strip(" \0")
+
+
+def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
+    """The values as numbers; () where they are absent."""
+    value = dataset.get(keyword)
+    if value is None or value == "":
+        return ()
+    return tuple(float(part) for part in value) if hasattr(value, "append") else (float(value),)
+
+
+def code_of(dataset: Dataset, keyword: str) -> Code | None:
+    """The single code of a code sequence, or None where there is not exactly one with a value."""
+    found = items(dataset, keyword)
+    if len(found) != 1:
+        return None
+    value = text(found[0], "CodeValue") or text(found[0], "LongCodeValue")
+    scheme, meaning = text(found[0], "CodingSchemeDesignator"), text(found[0], "CodeMeaning")
+    return Code(value=value, scheme=scheme, meaning=meaning) if value and scheme and meaning else None
+
+
+def same(first: Code | None, second: Code | None) -> bool:
+    """Whether two codes are one concept; the meaning is for people."""
+    if first is None or second is None:
+        return first is second
+    return (first.scheme, first.value) == (second.scheme, second.value)
+
+
+def expect(place: str, keyword: str, found: Any, wanted: Any) -> Iterator[Fault]:
+    """A fault where the value is another than it must be."""
+    if found != wanted:
+        yield Fault(f"{place}.{keyword}", f"is {found!r}, must be {wanted!r}")
+
+
+def one_of(place: str, keyword: str, found: str, allowed: Iterable[str]) -> Iterator[Fault]:
+    """A fault where the value is none of the enumerated ones."""
+    if found not in tuple(allowed):
+        yield Fault(f"{place}.{keyword}", f"is {found!r}, must be one of {', '.join(allowed)}")
+
+
+def every(dataset: Dataset, keyword: str, place: str) -> Iterator[tuple[str, Dataset]]:
+    """The items of a sequence with their places, numbered from 1."""
+    for number, item in enumerate(items(dataset, keyword), start=1):
+        yield f"{place}.{keyword}[{number}]", item

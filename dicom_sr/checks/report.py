@@ -1,0 +1,357 @@
+"""A TID 1500 report: a whole content tree, references that resolve, and the findings' own numbers and words.
+
+Source:  PS3.3 C.17.3; PS3.16 TID 1500, 1411, 1501, 4019
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from math import isclose
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.uid import SegmentationStorage
+
+from dicom_sr import codes
+from dicom_sr.checks.fault import Fault, code_of, every, expect, items, numbers, same, text
+from dicom_sr.checks.segmentation import contradicts
+from dicom_sr.kinds import Order
+from dicom_sr.kinds.measurement_report import PRODUCT_USE, RESEARCH_USE
+from dicom_sr.nouns import Code, MeasurementGroup
+from dicom_sr.source import SourceSeries
+
+RELATIONSHIPS = {
+    "CONTAINS",
+    "HAS OBS CONTEXT",
+    "HAS ACQ CONTEXT",
+    "HAS CONCEPT MOD",
+    "HAS PROPERTIES",
+    "INFERRED FROM",
+    "SELECTED FROM",
+}
+
+VALUES = {
+    "TEXT": "TextValue",
+    "CODE": "ConceptCodeSequence",
+    "UIDREF": "UID",
+    "NUM": "MeasuredValueSequence",
+    "IMAGE": "ReferencedSOPSequence",
+    "COMPOSITE": "ReferencedSOPSequence",
+    "CONTAINER": "ContinuityOfContent",
+    "SCOORD": "GraphicData",
+    "SCOORD3D": "GraphicData",
+    "PNAME": "PersonName",
+    "DATETIME": "DateTime",
+    "DATE": "Date",
+    "TIME": "Time",
+}
+"""The attribute that holds each value type's value (PS3.3 C.17.3.2)."""
+
+RELATED_BY = {
+    "language": "HAS CONCEPT MOD",
+    "observer_type": "HAS OBS CONTEXT",
+    "device_observer_uid": "HAS OBS CONTEXT",
+    "procedure_reported": "HAS CONCEPT MOD",
+    "imaging_measurements": "CONTAINS",
+    "measurement_group": "CONTAINS",
+    "tracking_identifier": "HAS OBS CONTEXT",
+    "tracking_unique_identifier": "HAS OBS CONTEXT",
+    "finding": "CONTAINS",
+    "finding_site": "HAS CONCEPT MOD",
+    "laterality": "HAS CONCEPT MOD",
+    "derivation": "HAS CONCEPT MOD",
+    "algorithm_name": "HAS CONCEPT MOD",
+    "algorithm_version": "HAS CONCEPT MOD",
+    "referenced_segment": "CONTAINS",
+    "source_series_for_segmentation": "CONTAINS",
+}
+"""How the templates relate an item of this name to its parent."""
+
+VOLUME_SHARE = 0.001
+"""Largest relative difference between a volume in the report and the one that the SEG's voxels have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A content item with its place; its children likewise."""
+
+    place: str
+    dataset: Dataset
+    children: list["Item"] = field(default_factory=list)
+
+    @property
+    def name(self) -> Code | None:
+        """Its concept name."""
+        return code_of(self.dataset, "ConceptNameCodeSequence")
+
+    @property
+    def value_type(self) -> str:
+        """TEXT, CODE, NUM and so on."""
+        return text(self.dataset, "ValueType")
+
+    def all(self) -> Iterator["Item"]:
+        """This item and all below it."""
+        yield self
+        for child in self.children:
+            yield from child.all()
+
+    def of(self, name: str) -> list["Item"]:
+        """Children of this concept name in `codes.csv`."""
+        return [child for child in self.children if same(child.name, codes.find(name))]
+
+    def words(self, name: str) -> list[str]:
+        """Texts, UIDs and code meanings of the children of this name."""
+        return [_value(child) for child in self.of(name)]
+
+
+def tree(dataset: Dataset, place: str) -> Item:
+    """The content tree of a report."""
+    return Item(place, dataset, [tree(child, where) for where, child in every(dataset, "ContentSequence", place)])
+
+
+def _value(item: Item) -> str:
+    coded = code_of(item.dataset, "ConceptCodeSequence")
+    return coded.meaning if coded else text(item.dataset, VALUES.get(item.value_type, "TextValue"))
+
+
+def structure(dataset: Dataset, place: str) -> Iterator[Fault]:
+    """What must hold of a report alone."""
+    root = tree(dataset, place)
+    yield from expect(place, "Modality", text(dataset, "Modality"), "SR")
+    yield from expect(place, "ValueType", root.value_type, "CONTAINER")
+    templates = [text(item, "TemplateIdentifier") for item in items(dataset, "ContentTemplateSequence")]
+    yield from expect(place, "ContentTemplateSequence.TemplateIdentifier", templates, ["1500"])
+    if not same(root.name, codes.find("imaging_measurement_report")):
+        yield Fault(f"{place}.ConceptNameCodeSequence", "is not Imaging Measurement Report")
+    for child in root.all():
+        yield from _item(child, is_root=child is root)
+    for name in ("language", "observer_type", "device_observer_uid", "procedure_reported", "imaging_measurements"):
+        if not root.of(name):
+            yield Fault(place, f"the item {codes.find(name).meaning} of TID 1500 is missing")
+    for container in root.of("imaging_measurements"):
+        for name in ("algorithm_name", "algorithm_version"):
+            if not container.words(name):
+                yield Fault(container.place, f"the item {codes.find(name).meaning} of TID 4019 is missing")
+        for group in container.of("measurement_group"):
+            yield from _group(group)
+    yield from _unique_tracking(root)
+
+
+def _item(item: Item, *, is_root: bool) -> Iterator[Fault]:
+    """One content item: value type, relationship, name and value."""
+    dataset, place = item.dataset, item.place
+    if item.value_type not in VALUES:
+        yield Fault(f"{place}.ValueType", f"{item.value_type!r} is no value type")
+        return
+    relationship = text(dataset, "RelationshipType")
+    if not is_root and relationship not in RELATIONSHIPS:
+        yield Fault(f"{place}.RelationshipType", f"{relationship!r} is no relationship")
+    if item.name is None:
+        yield Fault(f"{place}.ConceptNameCodeSequence", "is not one code")
+    for name, wanted in RELATED_BY.items():
+        if same(item.name, codes.find(name)):
+            yield from expect(place, "RelationshipType", relationship, wanted)
+    keyword = VALUES[item.value_type]
+    if not text(dataset, keyword) or (keyword.endswith("Sequence") and len(items(dataset, keyword)) != 1):
+        yield Fault(f"{place}.{keyword}", "has no value")
+    elif item.value_type == "NUM":
+        yield from _number(item)
+
+
+def _number(item: Item) -> Iterator[Fault]:
+    """A NUM: a value, said twice the same, in the unit and range of its quantity."""
+    measured = items(item.dataset, "MeasuredValueSequence")[0]
+    place, unit = f"{item.place}.MeasuredValueSequence", code_of(measured, "MeasurementUnitsCodeSequence")
+    values, floating = numbers(measured, "NumericValue"), numbers(measured, "FloatingPointValue")
+    if len(values) != 1 or unit is None:
+        yield Fault(place, "lacks its value or its unit")
+        return
+    if floating and not isclose(values[0], floating[0], rel_tol=1e-9, abs_tol=1e-12):
+        yield Fault(f"{place}.FloatingPointValue", f"is {floating[0]!r}, NumericValue is {values[0]!r}")
+    derivations = item.of("derivation")
+    derivation = code_of(derivations[0].dataset, "ConceptCodeSequence") if derivations else None
+    quantity = codes.quantity_of(item.name, derivation) if item.name else None
+    if quantity is None:
+        return
+    if not same(unit, quantity.unit):
+        yield Fault(
+            f"{place}.MeasurementUnitsCodeSequence",
+            f"{quantity.name} is in {unit.value!r}, not {quantity.unit.value!r}",
+        )
+    if not quantity.minimum <= values[0] <= quantity.maximum:
+        yield Fault(f"{place}.NumericValue", f"{quantity.name} cannot be {values[0]:g} {unit.value}")
+
+
+def _group(group: Item) -> Iterator[Fault]:
+    """A measurement group: tracked, of a finding; on one segment where its template is 1411."""
+    templates = [text(item, "TemplateIdentifier") for item in items(group.dataset, "ContentTemplateSequence")]
+    if templates not in (["1411"], ["1501"], ["1410"]):
+        yield Fault(f"{group.place}.ContentTemplateSequence", f"{templates} is no template of a measurement group")
+    wanted = ["tracking_identifier", "tracking_unique_identifier", "finding"]
+    if templates == ["1411"] or group.of("referenced_segment"):
+        yield from expect(group.place, "ContentTemplateSequence", templates, ["1411"])
+        wanted += ["referenced_segment", "source_series_for_segmentation"]
+    for name in wanted:
+        if len(group.of(name)) != 1:
+            yield Fault(group.place, f"has {len(group.of(name))} items {codes.find(name).meaning}, must be 1")
+    sides = [side.meaning for site in group.of("finding_site") for side in _sides(site)]
+    if contradicts(" ".join(group.words("tracking_identifier")), " ".join(sides)):
+        yield Fault(group.place, "its tracking identifier says another side than its laterality")
+
+
+def _sides(site: Item) -> list[Code]:
+    coded = [code_of(side.dataset, "ConceptCodeSequence") for side in site.of("laterality")]
+    return [side for side in coded if side is not None]
+
+
+def _unique_tracking(root: Item) -> Iterator[Fault]:
+    uids = [word for container in root.of("imaging_measurements") for group in container.of("measurement_group")
+            for word in group.words("tracking_unique_identifier")]  # fmt: skip
+    if len(set(uids)) < len(uids):
+        yield Fault(root.place, "two groups have one Tracking Unique Identifier")
+
+
+def references(
+    dataset: Dataset, known: dict[str, tuple[str, str]], segs: Sequence[Dataset], place: str
+) -> Iterator[Fault]:
+    """Every reference resolves: `known` is SOPInstanceUID to (class, series) of all that the set may point at."""
+    listed: dict[str, tuple[str, str]] = {}
+    for study in items(dataset, "CurrentRequestedProcedureEvidenceSequence"):
+        yield from expect(
+            place, "Evidence.StudyInstanceUID", text(study, "StudyInstanceUID"), text(dataset, "StudyInstanceUID")
+        )
+        for series in items(study, "ReferencedSeriesSequence"):
+            for item in items(series, "ReferencedSOPSequence"):
+                uid, sop_class = text(item, "ReferencedSOPInstanceUID"), text(item, "ReferencedSOPClassUID")
+                listed[uid] = sop_class, text(series, "SeriesInstanceUID")
+    for uid, what in listed.items():
+        if known.get(uid) != what:
+            yield Fault(
+                f"{place}.CurrentRequestedProcedureEvidenceSequence",
+                f"{uid} is not what it is said to be, or not known",
+            )
+    left_out = len(known.keys() - listed.keys())
+    if left_out:
+        yield Fault(f"{place}.CurrentRequestedProcedureEvidenceSequence", f"{left_out} instances are left out")
+    segments = {
+        text(seg, "SOPInstanceUID"): {s.get("SegmentNumber"): s for s in items(seg, "SegmentSequence")} for seg in segs
+    }
+    for item in tree(dataset, place).all():
+        for reference in items(item.dataset, "ReferencedSOPSequence"):
+            yield from _reference(item, reference, listed, segments)
+
+
+def _reference(
+    item: Item, reference: Dataset, listed: dict[str, tuple[str, str]], segments: dict[str, dict[int, Dataset]]
+) -> Iterator[Fault]:
+    uid, sop_class = text(reference, "ReferencedSOPInstanceUID"), text(reference, "ReferencedSOPClassUID")
+    if uid not in listed:
+        yield Fault(item.place, f"refers to {uid}, which is no evidence of this report")
+    elif listed[uid][0] != sop_class:
+        yield Fault(item.place, f"refers to {uid} as another SOP Class")
+    number = reference.get("ReferencedSegmentNumber")
+    if sop_class == SegmentationStorage and uid in segments and number not in segments[uid]:
+        yield Fault(item.place, f"refers to segment {number}, the SEG has {sorted(segments[uid])}")
+
+
+def says(dataset: Dataset, order: Order, segs: Sequence[Dataset], place: str) -> Iterator[Fault]:
+    """The report says what was found: each group with its numbers, each reason, each negative result, each remark."""
+    root, findings = tree(dataset, place), order.findings
+    yield from expect(place, "CompletionFlag", text(dataset, "CompletionFlag"), "COMPLETE")
+    yield from expect(place, "VerificationFlag", text(dataset, "VerificationFlag"), "UNVERIFIED")
+    groups = [group for container in root.of("imaging_measurements") for group in container.of("measurement_group")]
+    if len(groups) != len(findings.groups):
+        yield Fault(place, f"has {len(groups)} measurement groups, {len(findings.groups)} were found")
+        return
+    for found, group in zip(groups, findings.groups, strict=True):
+        yield from _same_group(found, group)
+        if group.segment_number is not None:
+            yield from _same_segment(found, group, segs)
+            series = order.source.acquisition.series_instance_uid
+            if segs:
+                yield from expect(found.place, "SourceSeries", found.words("source_series_for_segmentation"), [series])
+            yield from _same_volume(found, findings.voxels[group.segment_number] * voxel_ml(order.source))
+    stated = [_value(child) for part in root.of("qualitative_evaluations") for child in part.children]
+    wanted = [f"{missing.label}: {missing.reason}" for missing in findings.not_found]
+    use = RESEARCH_USE if order.research else PRODUCT_USE
+    for words in (*wanted, *findings.remarks, order.completeness, use):
+        if words not in stated:
+            yield Fault(place, f"does not say: {words}")
+    outcomes = [item for part in root.of("qualitative_evaluations") for item in part.of("outcome")]
+    if len(outcomes) != len(findings.not_found):
+        yield Fault(place, f"codes {len(outcomes)} negative results, there are {len(findings.not_found)}")
+    algorithm = findings.algorithm
+    for container in root.of("imaging_measurements"):
+        yield from expect(container.place, "AlgorithmName", container.words("algorithm_name"), [algorithm.name])
+        yield from expect(
+            container.place, "AlgorithmVersion", container.words("algorithm_version"), [algorithm.version]
+        )
+        if f"weights: {algorithm.weights_digest or 'none'}" not in container.words("algorithm_parameters"):
+            yield Fault(container.place, "does not name the weights of the algorithm")
+
+
+def voxel_ml(source: SourceSeries) -> float:
+    """Volume of one voxel of the source in millilitres."""
+    return abs(float(np.linalg.det(source.affine[:3, :3]))) / 1000
+
+
+def _same_group(found: Item, group: MeasurementGroup) -> Iterator[Fault]:
+    for name, wanted in (("finding", group.finding), ("finding_site", group.site)):
+        coded = [code_of(item.dataset, "ConceptCodeSequence") for item in found.of(name)]
+        if len(coded) != 1 or not same(coded[0], wanted):
+            yield Fault(found.place, f"{name} is {[c and c.meaning for c in coded]}, must be {wanted.meaning!r}")
+    sides = [side for site in found.of("finding_site") for side in _sides(site)]
+    if [(s.scheme, s.value) for s in sides] != (
+        [(group.laterality.scheme, group.laterality.value)] if group.laterality else []
+    ):
+        yield Fault(found.place, f"laterality is {[side.meaning for side in sides]}")
+    numbers_found = [_number_of(child) for child in found.children if child.value_type == "NUM"]
+    numbers_wanted = [
+        ((m.name.scheme, m.name.value), m.value, m.unit.value) for m in group.measurements if m.value is not None
+    ]
+    if len(numbers_found) != len(numbers_wanted) or not all(map(_equal, numbers_found, numbers_wanted)):
+        yield Fault(found.place, f"the numbers are {numbers_found}, must be {numbers_wanted}")
+    said = " ".join([*found.words("withheld_reason"), *found.words("comment")])
+    coded = [child.name for child in found.children if child.value_type == "CODE"]
+    for measurement in group.measurements:
+        if measurement.withheld and not any(same(measurement.name, name) for name in coded):
+            yield Fault(found.place, f"does not code that {measurement.name.meaning} is withheld")
+        for words in (measurement.withheld, measurement.remark):
+            if words and words not in said:
+                yield Fault(found.place, f"does not say of {measurement.name.meaning}: {words}")
+
+
+Number = tuple[tuple[str, str], float | None, str]
+
+
+def _number_of(item: Item) -> Number:
+    measured = next(iter(items(item.dataset, "MeasuredValueSequence")), Dataset())
+    unit, values = code_of(measured, "MeasurementUnitsCodeSequence"), numbers(measured, "NumericValue")
+    name = (item.name.scheme, item.name.value) if item.name else ("", "")
+    return name, values[0] if values else None, unit.value if unit else ""
+
+
+def _equal(found: Number, wanted: Number) -> bool:
+    close = found[1] is not None and wanted[1] is not None and isclose(found[1], wanted[1], rel_tol=1e-9, abs_tol=1e-12)
+    return found[0] == wanted[0] and found[2] == wanted[2] and close
+
+
+def _same_segment(found: Item, group: MeasurementGroup, segs: Sequence[Dataset]) -> Iterator[Fault]:
+    """The group points at its own segment, under the tracking UID that the segment bears."""
+    for seg in segs:
+        numbered = {s.get("SegmentNumber"): s for s in items(seg, "SegmentSequence")}
+        pointed = [r for item in found.of("referenced_segment") for r in items(item.dataset, "ReferencedSOPSequence")]
+        wanted = [(text(seg, "SOPInstanceUID"), group.segment_number)]
+        if [(text(r, "ReferencedSOPInstanceUID"), r.get("ReferencedSegmentNumber")) for r in pointed] != wanted:
+            yield Fault(found.place, f"does not point at segment {group.segment_number} of the SEG")
+        segment = numbered.get(group.segment_number)
+        if segment is not None and found.words("tracking_unique_identifier") != [text(segment, "TrackingUID")]:
+            yield Fault(found.place, "is tracked under another UID than its segment")
+
+
+def _same_volume(found: Item, wanted_ml: float) -> Iterator[Fault]:
+    """A volume in the report is the one that the segment's voxels have."""
+    for item in found.of("volume"):
+        _, value, unit = _number_of(item)
+        plain = item.value_type == "NUM" and unit == codes.find("millilitre").value
+        if plain and value is not None and not isclose(value, wanted_ml, rel_tol=VOLUME_SHARE, abs_tol=0.01):
+            yield Fault(item.place, f"is {value:g} ml, the segment's voxels have {wanted_ml:g} ml")
