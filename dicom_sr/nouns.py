@@ -138,6 +138,18 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """A box along the patient's axes: least and greatest (L, P, S) in mm."""
+
+    minimum: tuple[float, float, float]
+    maximum: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if any(low > high for low, high in zip(self.minimum, self.maximum, strict=True)):
+            raise ValueError(f"a box reaches from {self.minimum} back to {self.maximum}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeasurementGroup:
     """What was measured on one finding (TID 1411 when `segment_number` names a segment, else a finding without one)."""
 
@@ -148,6 +160,8 @@ class MeasurementGroup:
     laterality: Code | None = None
     measurements: tuple[Measurement, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
+    box: Box | None = None
+    """Where the finding lies when it was detected rather than delineated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +180,8 @@ class Findings:
 
     `labels` is (slice, row, column) uint8 on the source grid, or None when nothing was delineated. Every label
     present is described by a Segment; a Segment without a voxel is refused here (say NotFound instead).
+    Segments that overlap others lie in further label maps of the same shape, `overlaps`; each segment lies whole in
+    one map.
     """
 
     algorithm: Algorithm
@@ -174,6 +190,7 @@ class Findings:
     groups: tuple[MeasurementGroup, ...] = ()
     not_found: tuple[NotFound, ...] = ()
     remarks: tuple[str, ...] = ()
+    overlaps: tuple[LabelMap, ...] = ()
     voxels: dict[int, int] = field(init=False, default_factory=dict)
     """Number of voxels of each segment, by segment number."""
 
@@ -183,7 +200,16 @@ class Findings:
             raise ImpossibleFindings(
                 f"segments are numbered {numbers}", remedy="Number segments 1, 2, 3 ... (PS3.3 C.8.20.2)"
             )
-        counts: Any = np.bincount(self.labels.ravel(), minlength=1) if self.labels is not None else np.zeros(1, int)
+        counts: Any = np.zeros(256, int)
+        for layer in self.layers:
+            here: Any = sum(np.bincount(plane.ravel(), minlength=256) for plane in layer)
+            twice = [int(number) for number in np.flatnonzero(here * counts) if number]
+            if twice or layer.shape != self.layers[0].shape:
+                raise ImpossibleFindings(
+                    f"label maps of one result differ in shape or share the labels {twice}",
+                    remedy="Put each segment whole into one label map of the source's shape",
+                )
+            counts += here
         present = {int(number) for number in np.flatnonzero(counts) if number}
         if present != set(numbers):
             raise ImpossibleFindings(
@@ -197,3 +223,12 @@ class Findings:
                     remedy="Measure only segments that exist",
                 )
         object.__setattr__(self, "voxels", {number: int(counts[number]) for number in numbers})
+
+    @property
+    def layers(self) -> tuple[LabelMap, ...]:
+        """All label maps: the first and those of overlapping segments; empty when nothing was delineated."""
+        return () if self.labels is None else (self.labels, *self.overlaps)
+
+    def layer(self, number: int) -> LabelMap:
+        """The label map in which this segment lies."""
+        return next(layer for layer in self.layers if (layer == number).any())
