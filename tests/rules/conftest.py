@@ -20,7 +20,8 @@ from router.domain.study import Study
 from router.node import Node
 from router.store import Store
 from router.wake import Bell
-from router.work.assemble import Book, turn
+from router.work.assemble import turn
+from router.work.plan import Book
 
 STUDY = "1.2.3"
 RULE: dict[str, Any] = {

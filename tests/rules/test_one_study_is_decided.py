@@ -5,12 +5,16 @@ import time
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
-from router.db import decisions, instances, jobs, studies
+from router.db import decisions, instances, jobs, results, revisions, studies
 from router.db.engine import now, reading, writing
-from router.domain.job import Lane, State
+from router.db.tables import study
+from router.destinations import Profile
+from router.domain.job import Lane, Outcome, State
 from router.domain.study import StudyState
 from router.wake import Ear
+from router.work import outbox
 from router.work.assemble import serve
 from tests.conftest import until
 from tests.rules.conftest import RULE, STUDY, MakeSite, Site
@@ -153,8 +157,6 @@ def test_an_open_association_vetoes_and_its_end_is_decided_on_at_once(make_site:
 
 def test_the_quiet_period_of_the_source_counts_before_that_of_the_node(make_site: MakeSite) -> None:
     site = make_site(quiet_period_s=0)
-    from router.db import revisions
-
     source = {"ae_title": "SCANNER", "addresses": ["any"], "quiet_period_s": 100}
     with writing(site.node.engine) as connection:
         revisions.add(connection, revisions.Kind.SOURCES, [source], author="test")
@@ -331,3 +333,53 @@ def test_the_role_is_woken_by_the_bell_and_stops_when_it_is_told(make_site: Make
         site.node.bell.ring("decide")
         role.join(10)
     assert not role.is_alive()
+
+
+def test_inputs_that_come_back_after_they_were_superseded_are_run_after_all(make_site: MakeSite) -> None:
+    site = make_site()
+    site.receive(5)
+    site.decide()
+    site.receive(1, first=6)
+    site.decide()
+    with writing(site.node.engine) as connection:
+        (late,) = instances.versions(connection, "1.2.3.1.6")
+        instances.mark_lost(connection, [late.path])
+        connection.execute(update(study).values(state="receiving", decide_at=0))
+    site.decide()
+    assert [(job.state, job.run) for job in site.jobs()] == [
+        (State.SUPERSEDED, 0),
+        (State.SUPERSEDED, 0),
+        (State.QUEUED, 1),
+    ]
+
+
+def test_a_later_decision_on_a_run_that_is_done_sends_its_kept_results_to_the_new_destination(
+    make_site: MakeSite,
+) -> None:
+    site = make_site()
+    folders = [{"name": name, "kind": "folder", "path": "/nowhere"} for name in ("pacs", "archive")]
+    with writing(site.node.engine) as connection:
+        revisions.add(connection, revisions.Kind.DESTINATIONS, folders, author="test")
+    site.receive(3)
+    site.decide()
+    with writing(site.node.engine) as connection:
+        run = jobs.claim(connection, Lane.INFER, "worker", 60)
+        assert run is not None
+        profile = Profile().canonical()
+        results.add_set(connection, job_id=run.id, profile=profile, study_instance_uid=STUDY, generation=1)
+        assert jobs.finish(connection, run, Outcome.RESULT)
+        assert len(outbox.plan(connection, run.id, max_attempts=1)) == 1
+    site.rules({**RULE, "destinations": ["pacs", "archive"]})
+    site.receive(3, series="1.2.3.2")
+    site.decide()
+    sent = [(job.destination, job.result_set_id) for job in site.jobs() if job.lane is Lane.DELIVER]
+    assert sent == [("pacs", 1), ("archive", 1)]
+
+
+def test_a_header_that_nobody_foresaw_keeps_no_other_study_waiting(make_site: MakeSite) -> None:
+    site = make_site()
+    site.receive(3, study="1.2.1", series="1.2.1.1", ImagePositionPatient=[["a"], {}, None])
+    site.receive(3)
+    site.decide()
+    assert site.study().state is StudyState.COMPLETE
+    assert site.study("1.2.1").state in (StudyState.COMPLETE, StudyState.RECEIVING)
