@@ -218,6 +218,12 @@ def lose_leases(connection: Connection, *, gone: Collection[str] = ()) -> list[J
     return failed + queued
 
 
+def overtaken(connection: Connection, held: Job, *, reason: str) -> bool:
+    """Its worker found that newer inputs have taken this job's place; False when it is no longer this worker's."""
+    at = clock(connection)
+    return bool(_move(connection, Event.SUPERSEDE, _fence(held), **REST, reason=reason, finished_at=at))
+
+
 def supersede(
     connection: Connection, *, study_instance_uid: str, series_instance_uid: str, keep: Collection[int]
 ) -> list[Job]:
@@ -304,6 +310,23 @@ def list_(
     conditions = [job.c[name] == value for name, value in wanted.items() if value is not None]
     rows = connection.execute(select(job).where(*conditions).order_by(job.c.id.desc()).limit(limit))
     return [_job(row) for row in rows.mappings()]
+
+
+def earlier_in_study(connection: Connection, one: Job) -> int:
+    """How many inference jobs of its study were made before this one; the same whenever it is asked."""
+    earlier = select(func.count()).where(
+        job.c.lane == Lane.INFER, job.c.study_instance_uid == one.study_instance_uid, job.c.id < one.id
+    )
+    return int(connection.execute(earlier).scalar_one())
+
+
+def lock(connection: Connection, job_id: int) -> Job:
+    """The job, which nobody else moves or locks until this transaction ends (SQLite: it has the only write lock).
+
+    Raises:  UnknownJob
+    """
+    connection.execute(select(job.c.id).where(job.c.id == job_id).with_for_update())
+    return _existing(connection, job_id)
 
 
 def runs_of(connection: Connection, like: Job) -> list[Job]:

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, insert, select
 
 from dicom_sr.problem import Problem
 from router.db.engine import insert_into, now
-from router.db.tables import measurement, result, result_set
+from router.db.tables import measurement, result, result_set, series
 from router.domain.delivery import MeasurementRow, Result, ResultSet
 
 
@@ -74,6 +74,17 @@ def is_ours(connection: Connection, sop_instance_uid: str) -> bool:
     """Whether this node has made the object of this UID."""
     found = select(result.c.sop_instance_uid).where(result.c.sop_instance_uid == sop_instance_uid)
     return connection.scalar(found) is not None
+
+
+def foreign_series_numbers(connection: Connection, study_instance_uid: str) -> frozenset[int]:
+    """SeriesNumbers in use in a study by series that this node has not made."""
+    own = select(result.c.series_instance_uid)
+    texts = connection.execute(
+        select(series.c.series_number).where(
+            series.c.study_instance_uid == study_instance_uid, series.c.series_instance_uid.not_in(own)
+        )
+    ).scalars()
+    return frozenset(int(text) for text in texts if text.strip().isdecimal())
 
 
 def add_measurements(connection: Connection, job_id: int, rows: Iterable[MeasurementRow]) -> None:

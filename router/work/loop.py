@@ -35,6 +35,9 @@ SAFETY_NET_S = 30.0
 PROGRESS_S = 1.0
 """Progress is written at most this often."""
 
+RENEWAL_S = 2.0
+"""A lease is renewed at least this often, which is also how soon a worker learns that its job was cancelled."""
+
 UNREACHABLE_S = 1.0
 """Pause after the database could not be asked."""
 
@@ -72,6 +75,13 @@ class InHand:
         Raises:  Lost
         """
         self.said = (phase, fraction)
+        self.check()
+
+    def check(self) -> None:
+        """Go on only while the job is ours.
+
+        Raises:  Lost
+        """
         if self.lost.is_set():
             raise Lost(f"job {self.job.id} is not ours any more", remedy="Its row says who took it")
 
@@ -163,10 +173,11 @@ class Loop:
             pulse.join()
 
     def pulse(self, hand: InHand) -> None:
-        """Renew the lease four times in its span, and whenever there is progress to write."""
+        """Renew the lease in good time, and whenever there is progress to write."""
         written, renewed = hand.said, time.monotonic()
-        while not hand.over.wait(min(PROGRESS_S, self.lease_s / 4)):
-            if hand.said == written and time.monotonic() - renewed < self.lease_s / 4:
+        renewal_s = min(RENEWAL_S, self.lease_s / 4)
+        while not hand.over.wait(min(PROGRESS_S, renewal_s)):
+            if hand.said == written and time.monotonic() - renewed < renewal_s:
                 continue
             said = hand.said
             try:

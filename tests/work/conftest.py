@@ -1,4 +1,4 @@
-"""Both engines, each with an empty schema."""
+"""Both engines, each with an empty schema; and a node with one CT series."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from pipelines import catalog
 from router.db.engine import connect, writing
 from router.db.tables import metadata
 from tests.postgres import cluster
+from tests.work.inside import SHELF
+from tests.work.site import Site, close_site, open_site
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +37,22 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     metadata.create_all(made)
     yield made
     made.dispose()
+
+
+@pytest.fixture
+def shelf(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The catalogue also lists the pipelines of these tests."""
+    monkeypatch.setattr(catalog, "__path__", [*catalog.__path__, SHELF])
+    catalog.names.cache_clear()
+    yield
+    catalog.names.cache_clear()
+
+
+@pytest.fixture
+def site(tmp_path: Path, shelf: None) -> Iterator[Site]:
+    """A node with one CT series, and no destination yet."""
+    made = open_site(tmp_path)
+    made.receive()
+    made.destinations()
+    yield made
+    close_site(made)

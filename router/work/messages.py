@@ -1,0 +1,114 @@
+"""What the worker and its resident process say to each other, pickled over a pipe between the two."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from dicom_sr.kinds import Built
+from dicom_sr.problem import Problem
+from dicom_sr.uids import derived_uid
+from router.domain.delivery import MeasurementRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Naming:
+    """Gives every UID of one result set; called with a name and an ordinal."""
+
+    node: str
+    input_digest: str
+    pipeline: str
+    version: str
+    weights: str
+    settings: str
+    encoding: str
+    run: int
+
+    def __call__(self, name: str, ordinal: int) -> str:
+        return derived_uid(
+            node=self.node,
+            input_digest=self.input_digest,
+            pipeline=self.pipeline,
+            version=self.version,
+            weights=self.weights,
+            settings=self.settings,
+            kind=name,
+            encoding=self.encoding,
+            ordinal=ordinal,
+            run=self.run,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Read the series that these files are, and run the pipeline on it."""
+
+    paths: tuple[Path, ...]
+    pipeline: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """Build these kinds, in this order, of what the last Run found, and look them over."""
+
+    kinds: tuple[str, ...]
+    uid: Naming
+    made_at: datetime
+    series_number: int
+    completeness: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """The process is there, on this device."""
+
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """The last Run has come so far."""
+
+    phase: str
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The run has ended well; these are its numbers."""
+
+    measurements: tuple[MeasurementRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objects:
+    """What was built, each looked over."""
+
+    built: tuple[Built, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A Problem that came up in there; `refused` when the series or the pipeline declines, so no attempt helps."""
+
+    name: str
+    what: str
+    remedy: str
+    retryable: bool
+    refused: bool = False
+    fatal: bool = False
+    """Whether the process ends with it."""
+
+
+Request = Run | Build
+Reply = Ready | Progress | Found | Objects | Failure
+
+
+class ToldProblem(Problem):
+    """A Problem of the resident process, as it told it; `name` is its class there."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.what, remedy=failure.remedy)
+        self.name = failure.name
+        self.retryable = failure.retryable

@@ -1,0 +1,67 @@
+"""Deliveries as rows: which result set goes where, worked out from the decisions that share a run.
+
+Called in the transaction that finishes a run, and again in the one that writes a later decision for a run which is
+done already. Both lock the run's row first, so whichever comes second sees what the other has written.
+"""
+
+from sqlalchemy import Connection
+
+from router import rulebook
+from router.db import decisions, jobs, results, revisions
+from router.destinations import Destination, Profile
+from router.domain.job import Job
+
+
+def wanted(connection: Connection, job: Job) -> tuple[str, ...]:
+    """Names of the destinations to which firing rules in mode `on` send this run, its earlier and its later ones."""
+    made = [one for run in jobs.runs_of(connection, job) for one in decisions.of_job(connection, run.id)]
+    names = (name for one in made if one.fires and one.mode == "on" for name in one.destinations)
+    return tuple(sorted(set(names)))
+
+
+def profiles(connection: Connection, job: Job) -> dict[str, Profile]:
+    """Every result set that this run must give, by its canonical name; one for us alone when nothing leaves."""
+    known = in_force(connection)
+    found = [known[name].profile for name in wanted(connection, job) if name in known] or [Profile()]
+    return {profile.canonical(): profile for profile in sorted(found, key=Profile.canonical)}
+
+
+def plan(connection: Connection, job_id: int, *, max_attempts: int) -> list[int]:
+    """Make the deliveries that are wanted and not there yet of a run that is done; the new ones.
+
+    A destination that is no longer in force gets a delivery too, which then says so. One whose profile this run has
+    not built gets none, and `unbuilt` names it.
+    """
+    job = jobs.lock(connection, job_id)
+    sets = {one.profile: one for one in results.sets_of_job(connection, job_id)}
+    if not sets:
+        return []
+    known = in_force(connection)
+    made = []
+    for name in wanted(connection, job):
+        one = sets.get(known[name].profile.canonical()) if name in known else next(iter(sets.values()))
+        if one is None:
+            continue
+        delivery, new = jobs.add_delivery(
+            connection,
+            study_instance_uid=job.study_instance_uid,
+            generation=job.generation,
+            result_set_id=one.id,
+            destination=name,
+            priority=job.priority,
+            max_attempts=max_attempts,
+        )
+        made += [delivery] if new else []
+    return made
+
+
+def unbuilt(connection: Connection, job: Job) -> list[str]:
+    """Destinations that want this run in a profile in which it has not been built."""
+    known, sets = in_force(connection), {one.profile for one in results.sets_of_job(connection, job.id)}
+    return [name for name in wanted(connection, job) if name in known and known[name].profile.canonical() not in sets]
+
+
+def in_force(connection: Connection) -> dict[str, Destination]:
+    """The destinations of the revision in force, by name."""
+    body = revisions.current(connection, revisions.Kind.DESTINATIONS).body
+    return {one.name: one for one in rulebook.destinations(body)}
