@@ -48,7 +48,7 @@ def init(
     quiet_period_s: Annotated[float, typer.Option(help="Silence after which a study is complete", min=0)] = 30.0,
 ) -> None:
     """Write a commented isocenter.yaml and a database with a first rulebook, sources and the PACS as destination."""
-    from router import rulebook
+    from router import starter
     from router.config import load
     from router.db import node, revisions
     from router.db.engine import connect, writing
@@ -70,7 +70,7 @@ def init(
     upgrade(engine)
     node.create(engine)
     with writing(engine) as connection:
-        for kind, body in rulebook.starter(ae_title=title, host=host, port=pacs_port).items():
+        for kind, body in starter.starter(ae_title=title, host=host, port=pacs_port).items():
             revisions.add(connection, kind, body, author="init", note="first")
     talk.print(
         f"A node lies in {folder}: {config.name}, {Path(settings.database.url).name}, {settings.storage.path.name}/"
