@@ -70,6 +70,15 @@ def clock(microseconds: int | None) -> str:
     return datetime.fromtimestamp(microseconds / 1e6, tz=UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def cell(value: Any) -> str:
+    """A value as a table shows it."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(cell, value))
+    if isinstance(value, dict):
+        return str(value.get("name", value))
+    return "" if value is None else str(value)
+
+
 def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
     """A listing: a table of these columns, or all fields as JSON; `empty` is said when there is nothing."""
     rows = list(rows)
@@ -84,5 +93,5 @@ def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_
         table.add_column(column.replace("_", " "), overflow="fold", no_wrap=column == "id")
     for row in rows:
         values = [row[column] for column in columns]
-        table.add_row(*("" if value is None else str(value) for value in values))
+        table.add_row(*map(cell, values))
     answer.print(table)

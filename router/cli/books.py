@@ -136,11 +136,39 @@ def try_on_files(
         kind, body = rulebook.parse(text_of(book), str(book))
         if kind is not Kind.RULES:
             raise WrongRulebook([], remedy=f"{book} holds {kind}, not rules")
-    done = trial.on_files(paths, rulebook.rules(body))
+    done = trial.on_files(paths, rulebook.rules(body)).as_json()
     if as_json:
-        print_json(done.as_json())
+        print_json(done)
         return
-    typer.echo(str(done))
+    for study in done["studies"]:
+        print_study(study)
+    if done["skipped"]:
+        talk.print(f"{len(done['skipped'])} files are not DICOM and were passed over")
+
+
+def print_study(study: dict[str, Any]) -> None:
+    """Facts of each series with where they came from, then every rule's verdict, condition by condition."""
+    typer.echo(f"study {study['study_instance_uid']}")
+    for series in study["series"]:
+        typer.echo(f"  series {series['series_instance_uid']}, {series['files']} files")
+        for keyword, fact in series["facts"].items():
+            typer.echo(f"    {keyword} = {fact['text']}  ({fact['origin']})")
+    for decision in study["decisions"]:
+        runs = ", ".join(decision["pipelines"]) or "nothing"
+        to = ", ".join(decision["destinations"]) or "nowhere"
+        says = f"fires: {runs} -> {to} (mode {decision['mode']})" if decision["fires"] else "does not fire"
+        about = decision["series_instance_uid"] or "the study"
+        typer.echo(f"  rule {decision['rule']!r} on {about}: {says}")
+        typer.echo(f"    {decision['reason']}")
+        print_verdict(decision["verdict"], "    ")
+
+
+def print_verdict(verdict: dict[str, Any], indent: str) -> None:
+    """One condition and the value seen, then its parts below it."""
+    seen = f"  [{verdict['seen']}]" if verdict.get("seen") else ""
+    typer.echo(f"{indent}{'yes' if verdict['holds'] else 'no '}  {verdict['asked']}{seen}")
+    for part in verdict.get("parts", ()):
+        print_verdict(part, indent + "  ")
 
 
 @rules.command("promote", epilog="Example: isocenter rules promote 'chest ct lungs'")
