@@ -215,9 +215,21 @@ def lint(kind: Kind, page: Document, known: Known) -> Iterator[Fault]:
 
 def write(kind: Kind, body: Body) -> str:
     """A document as YAML, as people write it."""
-    return yaml.safe_dump(
-        {str(kind): list(body)}, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None
+    return yaml.dump(
+        {str(kind): list(body)},
+        Dumper=_Plain,
+        sort_keys=False,
+        allow_unicode=True,
+        width=110,
+        default_flow_style=None,
     )
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes everything out, as it has to be read."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def _kind_of(page: Document) -> Kind:

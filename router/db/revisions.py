@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, Row, func, insert, select, text
 
 from dicom_sr.problem import Problem
 from router.db.engine import now
@@ -43,6 +43,8 @@ def add(
     connection: Connection, kind: Kind, body: Any, *, author: str, note: str = "", at: int | None = None
 ) -> Revision:
     """Make this body the revision in force. The caller has checked it (`router.rulebook`)."""
+    if connection.dialect.name == "postgresql":  # on SQLite this transaction holds the write lock already
+        connection.execute(text("LOCK TABLE revision IN SHARE ROW EXCLUSIVE MODE"))
     highest = connection.execute(select(func.max(revision.c.number)).where(revision.c.kind == kind)).scalar_one()
     made = Revision(
         kind=Kind(kind),

@@ -1,0 +1,169 @@
+"""`why`: what really happened to a study, and for which reasons: one page, from what the database kept of it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Connection
+
+from router.db import decisions, jobs, receipts, results, studies
+from router.db.decisions import Decision
+from router.domain.facts import restore
+from router.domain.job import Job, Lane
+from router.domain.study import Series, Study
+
+SHOWN = ("kind", "plane", "instances", "slice_spacing", "slice_gaps", "body_part", "kernel", "contrast")
+"""Facts of a series that the page shows; all of them are in the JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """All that is known of one study, in the order in which it happened. It names no patient."""
+
+    study: Study
+    series: tuple[Series, ...]
+    decisions: tuple[Decision, ...]
+    jobs: tuple[Job, ...]
+    receipts: dict[int, list[dict[str, object]]]
+    objects: dict[int, list[str]]
+
+    def as_json(self) -> dict[str, Any]:
+        """The explanation as `--json` prints it."""
+        study = self.study
+        return {
+            "study_instance_uid": study.study_instance_uid,
+            "state": str(study.state),
+            "held_reason": study.held_reason,
+            "generation": study.generation,
+            "calling_ae_title": study.calling_ae_title,
+            "first_instance_at": study.first_instance_at,
+            "last_instance_at": study.last_instance_at,
+            "completed_at": study.completed_at,
+            "decide_at": study.decide_at,
+            "witnesses": study.witnesses,
+            "series": [
+                {
+                    "series_instance_uid": one.series_instance_uid,
+                    "modality": one.modality,
+                    "series_description": one.series_description,
+                    "generation": one.facts_generation,
+                    "facts": {key: kept for key, kept in (one.facts or {}).items() if key not in IDENTITY},
+                }
+                for one in self.series
+            ],
+            "decisions": [
+                {name: getattr(one, name) for name in Decision.__slots__ if name != "study_instance_uid"}
+                for one in self.decisions
+            ],
+            "jobs": [_job_json(job, self) for job in self.jobs],
+        }
+
+    def lines(self, zone: ZoneInfo) -> Iterator[str]:
+        """The page, line by line, with times in this zone."""
+        yield from _arrival(self.study, zone)
+        for one in self.series:
+            yield from _series(one)
+        for generation in sorted({one.generation for one in self.decisions}):
+            made = [decision for decision in self.decisions if decision.generation == generation]
+            yield f"Decisions of generation {generation}, by revision {made[0].revision} of the rules:"
+            for decision in made:
+                yield from _decision(decision)
+        for job in sorted(self.jobs, key=lambda job: job.id):
+            yield from _job(job, self, zone)
+
+
+IDENTITY = frozenset(
+    {"PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "AccessionNumber", "ReferringPhysicianName"}
+)
+"""Facts that say who a patient is; `why` shows none of them."""
+
+
+def explain(connection: Connection, word: str) -> list[Explanation]:
+    """What happened to every study of this StudyInstanceUID, AccessionNumber or PatientID, the newest first.
+
+    Raises:  UnknownStudy
+    """
+    return [_explain(connection, study) for study in studies.search(connection, word)]
+
+
+def _explain(connection: Connection, study: Study) -> Explanation:
+    uid = study.study_instance_uid
+    made = jobs.list_(connection, study_instance_uid=uid, limit=10_000)
+    return Explanation(
+        study=study,
+        series=tuple(studies.series_of(connection, uid)),
+        decisions=tuple(decisions.of_study(connection, uid)),
+        jobs=tuple(made),
+        receipts={job.id: receipts.of_job(connection, job.id) for job in made if job.lane is Lane.DELIVER},
+        objects={
+            job.id: [
+                one.kind
+                for found in results.sets_of_job(connection, job.id)
+                for one in results.of_set(connection, found.id)
+            ]
+            for job in made
+            if job.lane is Lane.INFER
+        },
+    )
+
+
+def _arrival(study: Study, zone: ZoneInfo) -> Iterator[str]:
+    yield f"Study {study.study_instance_uid} is {study.state}, generation {study.generation}"
+    first, last = _clock(study.first_instance_at, zone), _clock(study.last_instance_at, zone)
+    yield f"  received from {study.calling_ae_title}: {first} to {last}"
+    if study.held_reason:
+        yield f"  held: {study.held_reason}"
+        yield "  nothing of it is routed until a person has put that right"
+    if study.completed_at is not None:
+        yield f"  complete at {_clock(study.completed_at, zone)}: {study.completeness}"
+    if study.decide_at is not None:
+        yield f"  looked at again at {_clock(study.decide_at, zone)}"
+
+
+def _series(one: Series) -> Iterator[str]:
+    yield f"Series {one.series_instance_uid} {one.modality} {one.series_description!r}"
+    facts = restore(one.facts or {})
+    shown = [f"{name} {facts[name].text}" for name in SHOWN if name in facts]
+    yield f"  {', '.join(shown)}" if shown else "  not decided on yet"
+
+
+def _decision(one: Decision) -> Iterator[str]:
+    mode = "" if one.mode == "on" else f" ({one.mode})"
+    about = f" on series {one.series_instance_uid}" if one.series_instance_uid else ""
+    if one.fires:
+        to = f" to {', '.join(one.destinations)}" if one.destinations else ""
+        yield f"  YES {one.rule}{mode}{about}: {one.pipeline}{to}, job {one.job_id}"
+    else:
+        yield f"  no  {one.rule}{mode}{about}: {one.reasons.get('reason', '')}"
+
+
+def _job(job: Job, page: Explanation, zone: ZoneInfo) -> Iterator[str]:
+    what = f"{job.pipeline} {job.pipeline_version}" if job.lane is Lane.INFER else f"delivery to {job.destination}"
+    came = f", {job.outcome}" if job.outcome else ""
+    when = f" at {_clock(job.finished_at, zone)}" if job.finished_at else ""
+    yield f"Job {job.id} {what}: {job.state}{came}{when}, attempt {job.attempt} of {job.max_attempts}"
+    if job.reason:
+        yield f"  {job.reason}"
+    made = page.objects.get(job.id)
+    if made:
+        yield f"  made {', '.join(made)}"
+    for answer in page.receipts.get(job.id, ()):
+        status = answer["status"]
+        said = f"0x{status:04X}" if isinstance(status, int) else "no answer"
+        yield f"  {answer['sop_instance_uid']}: {'accepted' if answer['accepted'] else 'not accepted'} ({said})"
+
+
+def _job_json(job: Job, page: Explanation) -> dict[str, Any]:
+    names: Sequence[str] = (
+        "id", "lane", "state", "outcome", "reason", "problem", "generation", "series_instance_uid", "pipeline",
+        "pipeline_version", "settings", "run", "destination", "attempt", "max_attempts", "created_at", "started_at",
+        "finished_at",
+    )  # fmt: skip
+    kept = {name: getattr(job, name) for name in names}
+    return kept | {"objects": page.objects.get(job.id, []), "receipts": page.receipts.get(job.id, [])}
+
+
+def _clock(microseconds: int, zone: ZoneInfo) -> str:
+    return datetime.fromtimestamp(microseconds / 1e6, zone).strftime("%Y-%m-%d %H:%M:%S")
