@@ -22,6 +22,7 @@ PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
 """VR US or SS, as PixelRepresentation says."""
 
 TEXTS = (
+    "SpecificCharacterSet",
     "SOPClassUID",
     "SOPInstanceUID",
     "StudyInstanceUID",
@@ -123,6 +124,8 @@ def slow_head(path: Path) -> Head:
         except InvalidDicomError:
             raise not_dicom(path) from None
         element_offset = file.tell()
+    if not dataset and not dataset.file_meta:
+        raise not_dicom(path)
     implicit, little = dataset.original_encoding
     values = {}
     for keyword in (*NUMBERS, *PADDING, *TEXTS):

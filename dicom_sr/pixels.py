@@ -6,8 +6,11 @@ sign-extended where PixelRepresentation says so; whatever lies in unused bits is
 plane, since the slope of a PET series varies from slice to slice.
 """
 
+import math
+import mmap
 import os
 from collections import deque
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,14 +21,14 @@ from numpy.typing import NDArray
 
 from dicom_sr.codecs import CODECS, decode, frame_spans
 from dicom_sr.nouns import Volume
-from dicom_sr.part10 import pixel_digest
+from dicom_sr.part10 import head, pixel_digest
 from dicom_sr.planes import Plane
-from dicom_sr.refusals import UnreadablePixels
-from dicom_sr.source import SourceSeries
+from dicom_sr.refusals import NotDicom, UnreadablePixels
+from dicom_sr.source import Policy, SourceSeries, read
 from dicom_sr.traits import PixelForm
 from dicom_sr.walk import UnusualError
 
-__all__ = ["load", "pixel_digest"]
+__all__ = ["load", "pixel_digest", "read_volume"]
 
 Words = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -33,18 +36,54 @@ Mask = NDArray[np.bool_]
 INT16 = np.iinfo(np.int16)
 
 
-def load(series: SourceSeries, *, threads: int = 2) -> Volume:
+def load(series: SourceSeries, *, threads: int = 2, room: Words | None = None) -> Volume:
     """The voxels of a series, rescaled (HU for CT), with its affine and a mask of voxels that were never measured.
+
+    `room` is memory to put them into, as shared memory: one axis of bytes; too small a room is left alone.
 
     Raises:  UnreadablePixels, OSError
     Source:  PS3.5 8.1.1, PS3.3 C.7.6.3 (Image Pixel), C.11.1 (Modality LUT), C.7.5.1.1.2 (Pixel Padding Value)
     """
     if whole(series.planes):
         try:
-            return filled(series, np.dtype(np.int16), threads)
+            return filled(series, roomy(series, np.dtype(np.int16), room), threads)
         except OverflowError:  # some rescaled value is beyond 16 bits
             pass
-    return filled(series, np.dtype(np.float32), threads)
+    return filled(series, roomy(series, np.dtype(np.float32), room), threads)
+
+
+def read_volume(paths: Iterable[Path], *, policy: Policy = Policy(), threads: int = 2) -> tuple[SourceSeries, Volume]:
+    """`source.read` and `load` in one: memory for the voxels is made ready while the headers are read.
+
+    Raises:  a subclass of UnusableSeries, OSError
+    """
+    files = list(paths)
+    with ThreadPoolExecutor(1) as pool:
+        room = pool.submit(ready_room, files)
+        series = read(files, policy=policy)
+    return series, load(series, threads=threads, room=room.result())
+
+
+def ready_room(files: Sequence[Path]) -> Words | None:
+    """Memory for as many native slices as there are files, its pages already given by the kernel; None for others.
+
+    A page is given on its first touch, which costs as much as reading a slice into it.
+    """
+    try:
+        first = head(files[0])
+    except (IndexError, NotDicom, OSError):  # read will say it
+        return None
+    room = np.empty(min(first.pixel_length or 0, first.size) * len(files), np.uint8)
+    room[:: mmap.PAGESIZE] = 0
+    return room
+
+
+def roomy(series: SourceSeries, dtype: np.dtype[Any], room: Words | None) -> Words:
+    """An array of the series' shape, in the room if it is large enough."""
+    size = math.prod(series.shape) * dtype.itemsize
+    if room is None or room.nbytes < size:
+        return np.empty(series.shape, dtype)
+    return room[:size].view(dtype).reshape(series.shape)
 
 
 def whole(planes: tuple[Plane, ...]) -> bool:
@@ -59,12 +98,11 @@ def whole(planes: tuple[Plane, ...]) -> bool:
     )
 
 
-def filled(series: SourceSeries, dtype: np.dtype[Any], threads: int) -> Volume:
-    """The volume in this type, planes read into their slots by a few threads.
+def filled(series: SourceSeries, array: Words, threads: int) -> Volume:
+    """The volume, planes read into their slots of the array by a few threads.
 
     Raises:  UnreadablePixels, OSError, OverflowError when a value does not fit int16
     """
-    array = np.empty(series.shape, dtype)
     padding = np.zeros(series.shape, bool) if any(plane.pixels.padding for plane in series.planes) else None
     spans = fragments(series.planes)
     waiting = deque(range(len(series.planes)))
@@ -178,10 +216,10 @@ def words_by_pydicom(plane: Plane) -> Words:
 
     Raises:  UnreadablePixels
     """
+    placed = plane.pixel_offset is not None or plane.fragments_offset is not None
+    source = plane.path if placed else pydicom.dcmread(plane.path)
     try:
-        words: Words = pydicom.pixels.pixel_array(
-            plane.path, index=plane.frame - 1, raw=True, correct_unused_bits=False
-        )
+        words: Words = pydicom.pixels.pixel_array(source, index=plane.frame - 1, raw=True, correct_unused_bits=False)
     except (RuntimeError, ValueError, AttributeError, NotImplementedError) as fault:
         raise UnreadablePixels(
             f"{plane.name}: {fault}", remedy="Send the slices uncompressed, or in a common lossless transfer syntax"
@@ -191,7 +229,7 @@ def words_by_pydicom(plane: Plane) -> Words:
             f"{plane.name} decodes to {words.shape}, not {plane.pixels.rows} x {plane.pixels.columns}",
             remedy="Send the slices uncompressed",
         )
-    return words
+    return words.astype(words.dtype.newbyteorder("="), copy=False)
 
 
 def canonical(words: Words, form: PixelForm) -> tuple[Words, Mask | None]:

@@ -216,6 +216,11 @@ def plane(head: Head, form: PixelForm, values: dict[str, bytes], frame: int, fra
             f"instance {instance_of(head)} has {traits.fault or 'no usable ImagePositionPatient'}",
             remedy="Send the slices as the scanner made them",
         )
+    if not traits.rescales:
+        raise UnreadablePixels(
+            f"instance {instance_of(head)} has RescaleSlope {traits.slope} and RescaleIntercept {traits.intercept}",
+            remedy="Send the slices as the scanner made them",
+        )
     offset = fragments_offset = None
     if head.pixel_length is None or head.pixel_offset is None:
         fragments_offset = head.pixel_offset

@@ -7,6 +7,7 @@ is drawn at the head of `refusals.py`; `Policy` holds the few choices that a sit
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -101,7 +102,7 @@ def read(paths: Iterable[Path], *, policy: Policy = Policy()) -> SourceSeries:
     like_the_first(found)
     frame_of_reference_uid, more = one_frame_of_reference(found, policy)
     said += more
-    stack, more = one_volume(sorted_planes(found), policy)
+    stack, more = one_volume(sorted_planes(found), text(heads[0].values.get("Modality", b"")), policy)
     said += more
     evenly_spaced(stack)
     first = stack[0]
@@ -115,7 +116,7 @@ def read(paths: Iterable[Path], *, policy: Policy = Policy()) -> SourceSeries:
         header=header,
         affine=affine,
         frame_of_reference_uid=frame_of_reference_uid,
-        acquisition=acquisition_of(heads, stack, header, tuple(said)),
+        acquisition=acquisition_of(heads, stack, tuple(said)),
         warnings=tuple(said),
     )
 
@@ -231,18 +232,19 @@ def pairs_at_one_place(stack: Sequence[Plane]) -> list[tuple[Plane, Plane]]:
     return [(stack[i], stack[i + 1]) for i in close.tolist()]
 
 
-def one_volume(stack: list[Plane], policy: Policy) -> tuple[list[Plane], list[str]]:
+def one_volume(stack: list[Plane], modality: str, policy: Policy) -> tuple[list[Plane], list[str]]:
     """The stack if it is one volume; else one of its volumes, if the policy takes the first.
 
     Raises:  SeveralAcquisitions, DuplicatePosition
     """
     pairs = pairs_at_one_place(stack)
     if not pairs:
-        return stack, []
+        mark = interleaved(stack, modality)
+        return one_of(split(stack, mark), mark, policy) if mark else (stack, [])
     for mark in MARKS:
         groups = split(stack, mark)
         if len(groups) > 1 and not any(pairs_at_one_place(group) for group in groups.values()):
-            return one_of(groups, mark, pairs[0], policy)
+            return one_of(groups, mark, policy)
     raise DuplicatePosition(
         f"{pairs[0][0].name} and {pairs[0][1].name} lie at one place, as do {len(pairs) - 1} other pairs",
         remedy="Send each volume as a series of its own, or the slices once only",
@@ -265,9 +267,24 @@ def by_number(value: str) -> tuple[float, str]:
         return float("inf"), value
 
 
-def one_of(
-    groups: dict[str, list[Plane]], mark: str, pair: tuple[Plane, Plane], policy: Policy
-) -> tuple[list[Plane], list[str]]:
+def interleaved(stack: Sequence[Plane], modality: str) -> str | None:
+    """The mark by which a stack without duplicates still is several volumes that lie through each other.
+
+    Blocks one after the other, as a CT that moves its table between rotations numbers them, are one volume. The slices
+    of one MR acquisition may be numbered in any order, and no two need have the same trigger time.
+    """
+    for index, mark in enumerate(MARKS):
+        if mark == "TriggerTime" or (mark == "AcquisitionNumber" and modality == "MR"):
+            continue
+        values = [plane.traits.marks[index] for plane in stack]
+        counts = Counter(values)
+        runs = 1 + sum(one != other for one, other in pairwise(values))
+        if runs > len(counts) and min(counts.values()) > 1:
+            return mark
+    return None
+
+
+def one_of(groups: dict[str, list[Plane]], mark: str, policy: Policy) -> tuple[list[Plane], list[str]]:
     """The first of several volumes, if the policy allows.
 
     Raises:  SeveralAcquisitions
@@ -276,7 +293,7 @@ def one_of(
     what = f"the series holds {len(groups)} volumes that differ in {mark} ({values})"
     if policy.several_acquisitions == "refuse":
         raise SeveralAcquisitions(
-            f"{what}: {pair[0].name} and {pair[1].name} lie at one place",
+            f"{what}, such as {' and '.join(group[0].name for group in list(groups.values())[:2])}",
             remedy="Send each as a series of its own, or let the pipeline take the first",
         )
     chosen = next(iter(groups))

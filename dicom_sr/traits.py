@@ -77,7 +77,7 @@ class PixelForm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traits:
-    """What most planes of a series share, understood; `fault` says what is impossible about it."""
+    """What most planes of a series share, understood; `fault` says what is impossible about its geometry."""
 
     sop_class_uid: str
     frame_of_reference_uid: str
@@ -91,6 +91,11 @@ class Traits:
     marks: tuple[str, ...]
     """Values of MARKS, "" where absent."""
     fault: str | None
+
+    @property
+    def rescales(self) -> bool:
+        """Whether slope and intercept are numbers that can be meant."""
+        return self.slope != 0 and math.isfinite(self.slope) and math.isfinite(self.intercept)
 
     @property
     def image_type(self) -> tuple[str, ...]:
@@ -131,20 +136,16 @@ def traits_of(raw: tuple[bytes, ...]) -> Traits:
         intercept=0.0 if intercept is None else intercept,
         convolution_kernel=text(values["ConvolutionKernel"]),
         marks=tuple(text(values[mark]) for mark in MARKS),
-        fault=fault_of(orientation, spacing, slope, intercept),
+        fault=fault_of(orientation, spacing),
     )
 
 
-def fault_of(
-    orientation: tuple[float, ...], spacing: tuple[float, ...], slope: float | None, intercept: float | None
-) -> str | None:
+def fault_of(orientation: tuple[float, ...], spacing: tuple[float, ...]) -> str | None:
     """What makes these values unusable, None when nothing does."""
     if not geometry.is_orthonormal(orientation):
         return "no usable ImageOrientationPatient"
     if len(spacing) != 2 or not all(1e-4 < x < 1e4 for x in spacing):
         return "no usable PixelSpacing"
-    if slope == 0 or not math.isfinite((slope or 1.0) * (intercept or 1.0)):
-        return f"RescaleSlope {slope} and RescaleIntercept {intercept}"
     return None
 
 
