@@ -346,6 +346,19 @@ receipt = Table(
 )
 """What each destination answered for each instance: only what is missing is sent again."""
 
+commitment_request = Table(
+    "commitment_request",
+    metadata,
+    Column("calling_ae_title", Text, primary_key=True),
+    Column("transaction_uid", Text, primary_key=True),
+    Column("requested", JSON, nullable=False, comment="[SOPClassUID, SOPInstanceUID] of each referenced instance"),
+    Column("received_at", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("not_before", BigInteger, comment="when to report next; NULL once the sender has the report"),
+)
+"""Storage commitment that senders have asked of us, until they have been told."""
+Index("ix_commitment_request_not_before", commitment_request.c.not_before)
+
 audit = Table(
     "audit",
     metadata,

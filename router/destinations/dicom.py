@@ -59,8 +59,14 @@ class Parcel:
         return tuple((self.item.sop_class_uid, syntax) for syntax in syntaxes)
 
 
-def send(settings: Settings, outgoing: Sequence[Outgoing], context: Context) -> Generator[Receipt, None, None]:
-    """C-STORE each instance in order.
+def send(
+    settings: Settings,
+    outgoing: Sequence[Outgoing],
+    context: Context,
+    *,
+    originator: tuple[str, int] | None = None,
+) -> Generator[Receipt, None, None]:
+    """C-STORE each instance in order; `originator` is the AE title and message id of the C-MOVE that asked for it.
 
     Raises:  Unreachable, Rejected
     Source:  PS3.4 B.2 (Storage Service Class), PS3.7 9.1.1 (C-STORE)
@@ -70,7 +76,7 @@ def send(settings: Settings, outgoing: Sequence[Outgoing], context: Context) -> 
         contexts = [build_context(abstract, transfer) for abstract, transfer in offers]
         with associated(settings, contexts, context) as association:
             for message_id, one in enumerate(batch, start=1):
-                yield answer(settings, association, one, message_id % 65536)
+                yield answer(settings, association, one, message_id % 65536, originator=originator)
 
 
 def echo(settings: Settings, context: Context) -> None:
@@ -154,7 +160,14 @@ def refusal(settings: Settings, association: Association, *, connected: bool) ->
     return Unreachable(said, remedy="It is busy; the delivery goes on by itself")
 
 
-def answer(settings: Settings, association: Association, one: Parcel, message_id: int) -> Receipt:
+def answer(
+    settings: Settings,
+    association: Association,
+    one: Parcel,
+    message_id: int,
+    *,
+    originator: tuple[str, int] | None = None,
+) -> Receipt:
     """Send one instance and give what the far side says to it.
 
     Raises:  Unreachable
@@ -177,7 +190,7 @@ def answer(settings: Settings, association: Association, one: Parcel, message_id
         )
     except CannotTranscode as problem:
         return Receipt(sop_instance_uid=uid, verdict=Verdict.NEVER, detail=problem.what)
-    status = store(association, accepted[offer], one.item, body, message_id)
+    status = store(association, accepted[offer], one.item, body, message_id, originator=originator)
     if status is None:
         raise Unreachable(
             f"destination {settings.name}: {settings.ae_title} ended the association, or did not answer in time",
@@ -187,7 +200,15 @@ def answer(settings: Settings, association: Association, one: Parcel, message_id
     return Receipt(sop_instance_uid=uid, verdict=judge(status, overrides), status=status, detail=name_of(status))
 
 
-def store(association: Association, context_id: int, item: Outgoing, body: bytes, message_id: int) -> int | None:
+def store(
+    association: Association,
+    context_id: int,
+    item: Outgoing,
+    body: bytes,
+    message_id: int,
+    *,
+    originator: tuple[str, int] | None = None,
+) -> int | None:
     """One C-STORE of an encoded data set: the status, or None where no answer came.
 
     pynetdicom's own `send_c_store` decodes the file or sends it in single chunks; this is the rest of it, on seams
@@ -200,6 +221,8 @@ def store(association: Association, context_id: int, item: Outgoing, body: bytes
     request.Priority = 0
     request.AffectedSOPClassUID = item.sop_class_uid
     request.AffectedSOPInstanceUID = item.sop_instance_uid
+    if originator is not None:
+        request.MoveOriginatorApplicationEntityTitle, request.MoveOriginatorMessageID = originator
     request.DataSet = BytesIO(body)
     association._reactor_checkpoint.clear()
     while association.is_alive() and not association._is_paused:

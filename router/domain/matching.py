@@ -26,8 +26,8 @@ ONE_VALUE_VRS = frozenset({"LT", "ST", "UT", "UR"})
 EMPTY = '""'
 """Two quotation marks ask for entities without a value (PS3.4 C.2.2.2.7)."""
 
-LONGEST_KEY = 1024
-"""Characters of one value of a key that is no UID; no attribute that can be matched is longer."""
+LONGEST_KEY = {"PN": 200, "LT": 10240, "ST": 1024, "UT": 10240, "UR": 10240}
+"""Characters of one value of a key, 64 where nothing else is said and UIDs apart; nothing longer is matched."""
 
 FOLDED_RANGES = ((0x41, 0x250), (0x370, 0x530), (0x1E00, 0x2000), (0xFF21, 0xFF5B))
 """Letters whose case and accents are not significant in names: Latin, Greek, Cyrillic and full-width Latin."""
@@ -116,8 +116,9 @@ def parse(vr: str, text: str, *, every: bool = False) -> Match | None:
     values = [text] if vr in ONE_VALUE_VRS else text.split("\\")
     values = [value.strip("\0 ") for value in values]
     values = [value for value in values if value]
-    if vr != "UI" and any(len(value) > LONGEST_KEY for value in values):
-        raise UnmatchableKeyError(f"a value of more than {LONGEST_KEY} characters")
+    longest = LONGEST_KEY.get(vr, 64)
+    if any(len(value) > longest for value in values):
+        raise UnmatchableKeyError(f"a value of more than {longest} characters")
     if every and len(values) > 1 and vr in WILDCARD_VRS:
         return AllOf(tuple(Named(_trimmed(value)) if vr == "PN" else Exactly(value) for value in values))
     matches = [_single(vr, value) for value in dict.fromkeys(values)]

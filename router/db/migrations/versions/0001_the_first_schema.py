@@ -61,6 +61,26 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("calling_ae_title", "address", name=op.f("pk_caller")),
     )
     op.create_table(
+        "commitment_request",
+        sa.Column("calling_ae_title", sa.Text(), nullable=False),
+        sa.Column("transaction_uid", sa.Text(), nullable=False),
+        sa.Column(
+            "requested", sa.JSON(), nullable=False, comment="[SOPClassUID, SOPInstanceUID] of each referenced instance"
+        ),
+        sa.Column("received_at", sa.BigInteger(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column(
+            "not_before",
+            sa.BigInteger(),
+            nullable=True,
+            comment="when to report next; NULL once the sender has the report",
+        ),
+        sa.PrimaryKeyConstraint("calling_ae_title", "transaction_uid", name=op.f("pk_commitment_request")),
+    )
+    with op.batch_alter_table("commitment_request", schema=None) as batch_op:
+        batch_op.create_index("ix_commitment_request_not_before", ["not_before"], unique=False)
+
+    op.create_table(
         "instance",
         sa.Column("sop_instance_uid", sa.Text(), nullable=False),
         sa.Column(

@@ -1,0 +1,70 @@
+"""Who may ask for what: rights are per AE title, address and service; who may send may not thereby read.
+
+A retrieval hands out pictures, so it wants more than a name that anybody can give: a source that is listed with
+addresses, or a TLS client certificate.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+class Service(StrEnum):
+    """What a source may ask of the node."""
+
+    STORE = "store"
+    ECHO = "echo"
+    QUERY = "query"
+    RETRIEVE = "retrieve"
+    COMMIT = "commit"
+
+
+class Source(Protocol):
+    """What is asked of a source of the rulebook."""
+
+    @property
+    def addresses(self) -> Collection[str]:
+        """Where it calls from; "any" is everywhere."""
+
+    @property
+    def services(self) -> Collection[str]:
+        """What it may ask for."""
+
+    def admits(self, ae_title: str, address: str) -> bool:
+        """Whether a caller of this AE title and address is this source."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks. `certified` means that TLS has verified a client certificate of its own."""
+
+    calling_ae_title: str
+    address: str
+    certified: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """It may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """It may not, and why."""
+
+    reason: str
+
+
+def decide(sources: Iterable[Source], caller: Caller, service: Service) -> Allowed | Denied:
+    """Whether this caller may use this service."""
+    known = [source for source in sources if source.admits(caller.calling_ae_title, caller.address)]
+    if not known:
+        return Denied("no source has this AE title and address")
+    granted = [source for source in known if service in source.services]
+    if not granted:
+        return Denied(f"this source has no right to {service}")
+    by_address = any("any" not in source.addresses for source in granted)
+    if service is Service.RETRIEVE and not by_address and not caller.certified:
+        return Denied("retrieve asks for a source with addresses, or a TLS client certificate")
+    return Allowed()
