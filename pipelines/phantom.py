@@ -278,7 +278,7 @@ class _Anatomy:
     def __init__(self, variant: Variant, seed: int) -> None:
         self.variant = variant
         self.random = np.random.default_rng([seed, 20240517])
-        self.junction = 0.4 if variant == "touching" else 3.5
+        self.junction = 1.0 if variant == "touching" else 3.5
         self.mass_centre: Point = (-82, 6, 48)
         self.mass_radius = 25.0
 

@@ -1,0 +1,128 @@
+"""Left lung and right lung, where they touch: before and behind the heart only two layers of pleura lie between them.
+
+A threshold makes one lung of the two. They are taken apart by eating away the edge until two are left, grown back, and
+the border is then moved onto the bright line between them, as far as one can be seen.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines import steps
+from pipelines.steps import Mask, Upright
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DARK_BELOW = -700.0
+"""Darker than partial volume with the pleura between two lungs. Unit: HU."""
+MOST_STEPS = 12
+ONE_SIDED = 0.8
+"""A seed with this share of its voxels on one side of the midline belongs to that side."""
+REACH_MM = 40.0
+"""Lungs touch no further from the midline than this."""
+LINE_OVER = 60.0
+"""How much brighter than lung the pleura between two lungs is at least. Unit: HU."""
+
+
+def parted(lungs: Tensor, view: Upright, middle: float) -> tuple[Tensor, Tensor]:
+    """The left and the right lung of a mask that holds both, touching or not; one may be empty."""
+    dark = lungs & (view.hu < DARK_BELOW)
+    seeds = _seeds(dark, middle)
+    if seeds is None:
+        return _halves(lungs, middle)
+    left, right = _regrown(*seeds, dark, lungs)
+    _drawn_along_the_pleura(left.cpu().numpy(), right.cpu().numpy(), view, middle)
+    return left, right
+
+
+def _seeds(dark: Tensor, middle: float) -> tuple[Tensor, Tensor] | None:
+    """What is left on either side once nothing reaches from one to the other, or None where that never comes."""
+    import torch
+
+    for depth in range(MOST_STEPS):
+        labels, counts = steps.components(steps.eroded(dark, depth))
+        big = [part for part in np.argsort(counts)[::-1][:6] if counts[part] > 0.04 * counts.sum()]
+        share = {int(part): _left_share(labels == part, middle) for part in big}
+        if not share:
+            return None
+        if all(part >= ONE_SIDED or part <= 1 - ONE_SIDED for part in share.values()):
+            left = np.isin(labels, [part for part in share if share[part] > 0.5])
+            right = np.isin(labels, [part for part in share if share[part] <= 0.5])
+            return torch.from_numpy(left).to(dark.device), torch.from_numpy(right).to(dark.device)
+    return None
+
+
+def _left_share(part: Mask, middle: float) -> float:
+    across = part.sum(axis=(0, 1))
+    return float(across[int(middle) + 1 :].sum() / across.sum())
+
+
+def _halves(lungs: Tensor, middle: float) -> tuple[Tensor, Tensor]:
+    import torch
+
+    on_the_left = torch.arange(lungs.shape[2], device=lungs.device) > middle
+    return lungs & on_the_left, lungs & ~on_the_left
+
+
+def _regrown(left: Tensor, right: Tensor, *grounds: Tensor) -> tuple[Tensor, Tensor]:
+    """Both grown in turn over each ground, until nothing is added; neither enters the other."""
+    for ground in grounds:
+        before = -1
+        while before != (before := int(left.sum()) + int(right.sum())):
+            for step in (1, 2):
+                left = left | (steps.dilated(left, step) & ground & ~right)
+                right = right | (steps.dilated(right, step) & ground & ~left)
+    return left, right
+
+
+def _drawn_along_the_pleura(left: Mask, right: Mask, view: Upright, middle: float) -> None:
+    """Moves the border onto the bright line between the lungs, slice by slice, in place."""
+    hu = view.values
+    reach = round(REACH_MM / view.step)
+    low, high = max(0, int(middle) - reach), min(hu.shape[2], int(middle) + reach + 1)
+    borders: Mask = left[:, :, low + 1 : high] & right[:, :, low : high - 1]
+    touching: Mask = np.any(borders, axis=2)
+    if not touching.any():
+        return
+    usual = float(np.median(hu[left | right]))
+    off_middle = np.abs(np.arange(low, high) - middle)
+    for height in np.flatnonzero(touching.any(axis=1)):
+        rows = np.flatnonzero(touching[height])
+        both = left[height] | right[height]
+        for group in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1):
+            runs = [_run(both[row], low + 1 + int(borders[height, row].argmax())) for row in group]
+            worth = np.full((len(group), high - low), -1e5)
+            for line, row, (first, last) in zip(worth, group, runs, strict=True):
+                part = slice(max(first - 1, low), min(last + 1, high))
+                bright = np.clip(hu[height, row, part] - usual - LINE_OVER, 0, 300)
+                line[part.start - low : part.stop - low] = bright - off_middle[part.start - low : part.stop - low]
+            for row, (first, last), cut in zip(group, runs, low + _best_path(worth), strict=True):
+                edge = min(max(int(cut), first), last)
+                right[height, row, first:edge], left[height, row, first:edge] = True, False
+                right[height, row, edge:last], left[height, row, edge:last] = False, True
+
+
+def _run(row: Mask, at: int) -> tuple[int, int]:
+    """First and one past the last of the true values around an index."""
+    gaps = np.flatnonzero(~row)
+    place = int(np.searchsorted(gaps, at))
+    return int(gaps[place - 1]) + 1 if place else 0, int(gaps[place]) if place < len(gaps) else len(row)
+
+
+def _best_path(worth: NDArray[np.float64], *, move: float = 25.0) -> NDArray[np.intp]:
+    """The column of each row on the path of the greatest worth that moves at most one column a row, at a price."""
+    best = worth.copy()
+    for row in range(1, len(best)):
+        before = np.pad(best[row - 1], 1, constant_values=-np.inf)
+        best[row] += np.maximum(np.maximum(before[:-2], before[2:]) - move, before[1:-1])
+    path = np.zeros(len(best), dtype=np.intp)
+    path[-1] = best[-1].argmax()
+    for row in range(len(best) - 2, -1, -1):
+        priced = best[row] - move * (np.arange(best.shape[1]) != path[row + 1])
+        first = max(0, path[row + 1] - 1)
+        path[row] = first + priced[first : path[row + 1] + 2].argmax()
+    return path
