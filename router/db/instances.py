@@ -4,15 +4,30 @@ Of the versions of one SOPInstanceUID exactly one is `current`; a correction mak
 touches it. The index may lose its last rows in a power cut: the start-up scan writes them again from the files.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, delete, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import (
+    Connection,
+    Insert,
+    Row,
+    Table,
+    bindparam,
+    case,
+    delete,
+    func,
+    literal_column,
+    select,
+    update,
+)
 
+from router.db.prepared import Prepared
 from router.db.tables import instance, result, series, study
+
+DERIVED = "2.25."
 
 
 class Status(StrEnum):
@@ -106,26 +121,25 @@ def record_new(connection: Connection, arrivals: Sequence[Arrival]) -> list[Arri
 
     What has the UID of a result of this node is ours, whatever its header has become on the way.
     """
-    made = set(
-        connection.execute(
-            select(result.c.sop_instance_uid).where(
-                result.c.sop_instance_uid.in_([one.sop_instance_uid for one in arrivals])
-            )
-        ).scalars()
-    )
-    arrivals = [replace(one, ours=True) if one.sop_instance_uid in made else one for one in arrivals]
-    insert = _insert(connection, instance).on_conflict_do_nothing()
-    written = connection.execute(insert, [_values(one, 1, Status.CURRENT) for one in arrivals]).rowcount
+    arrivals = _marked(connection, arrivals)
+    written = INSERT(connection, [_values(one, 1, Status.CURRENT) for one in arrivals])
     fresh, late = list(arrivals), list[Arrival]()
     if written != len(arrivals):
-        kept = set(
-            connection.execute(select(instance.c.path).where(instance.c.path.in_([one.path for one in arrivals])))
-            .scalars()
-            .all()
-        )
-        fresh, late = [o for o in arrivals if o.path in kept], [o for o in arrivals if o.path not in kept]
+        kept = set(connection.execute(select(instance.c.path).where(instance.c.path.in_([o.path for o in arrivals]))))
+        late = [one for one in arrivals if (one.path,) not in kept]
+        fresh = [one for one in arrivals if (one.path,) in kept]
     _touch(connection, fresh)
     return late
+
+
+def _marked(connection: Connection, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
+    """Our results among them known by their UIDs; every UID that we derive begins alike (`dicom_sr.uids`)."""
+    candidates = [one.sop_instance_uid for one in arrivals if one.sop_instance_uid.startswith(DERIVED) and not one.ours]
+    if not candidates:
+        return arrivals
+    query = select(result.c.sop_instance_uid).where(result.c.sop_instance_uid.in_(candidates))
+    made = set(connection.execute(query).scalars())
+    return [replace(one, ours=True) if one.sop_instance_uid in made else one for one in arrivals]
 
 
 def record_correction(connection: Connection, arrival: Arrival) -> int:
@@ -136,7 +150,7 @@ def record_correction(connection: Connection, arrival: Arrival) -> int:
         .values(status=Status.REPLACED)
     )
     version = _next_version(connection, arrival.sop_instance_uid)
-    connection.execute(_insert(connection, instance).values(_values(arrival, version, Status.CURRENT)))
+    INSERT(connection, [_values(arrival, version, Status.CURRENT)])
     _touch(connection, [arrival])
     _identify(connection, arrival)
     _look_again(connection, _studies_of(connection, arrival.sop_instance_uid), arrival.received_at)
@@ -146,13 +160,13 @@ def record_correction(connection: Connection, arrival: Arrival) -> int:
 def record_conflict(connection: Connection, arrival: Arrival) -> int:
     """Keep other pixels under a known UID apart: neither series nor study learns of them. Gives the version."""
     version = _next_version(connection, arrival.sop_instance_uid)
-    connection.execute(_insert(connection, instance).values(_values(arrival, version, Status.CONFLICT)))
+    INSERT(connection, [_values(arrival, version, Status.CONFLICT)])
     return version
 
 
 def restore(connection: Connection, version: int, arrival: Arrival, status: Status) -> None:
     """The file of this version was gone and has come again: it lies elsewhere now."""
-    values = _values(arrival, version, status)
+    values = {**_values(arrival, version, status), "header": arrival.header}
     key = {name: values.pop(name) for name in ("sop_instance_uid", "version")}
     connection.execute(
         update(instance)
@@ -263,10 +277,6 @@ def forget(connection: Connection, path: str) -> None:
     connection.execute(delete(instance).where(instance.c.path == path))
 
 
-def _insert(connection: Connection, table: Any) -> Any:
-    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
-
-
 def _values(arrival: Arrival, version: int, status: Status) -> dict[str, Any]:
     return {
         "sop_instance_uid": arrival.sop_instance_uid,
@@ -281,7 +291,7 @@ def _values(arrival: Arrival, version: int, status: Status) -> dict[str, Any]:
         "size": arrival.size,
         "pixel_offset": arrival.pixel_offset,
         "pixel_length": arrival.pixel_length,
-        "header": arrival.header,
+        "header": json.dumps(arrival.header),
         "dataset_digest": arrival.dataset_digest,
         "pixel_digest": arrival.pixel_digest,
         "identity_digest": arrival.identity_digest,
@@ -312,32 +322,47 @@ def _touch(connection: Connection, arrivals: Sequence[Arrival]) -> None:
     last = {one.study_instance_uid: one for one in arrivals if not one.ours}
     first = {one.study_instance_uid: one for one in arrivals if one.ours and one.study_instance_uid not in last}
     if last:
-        connection.execute(_reopen(connection), [_study(one, one.received_at) for one in last.values()])
+        REOPEN(connection, [_study(one, one.received_at) for one in last.values()])
     if first:
-        connection.execute(
-            _insert(connection, study).on_conflict_do_nothing(), [_study(one, None) for one in first.values()]
-        )
+        FILE_STUDY(connection, [_study(one, None) for one in first.values()])
     seen = {(one.series_instance_uid, one.study_instance_uid): one for one in arrivals}
     if seen:
-        connection.execute(
-            _insert(connection, series).on_conflict_do_nothing(), [_series(one) for one in seen.values()]
-        )
+        FILE_SERIES(connection, [_series(one) for one in seen.values()])
 
 
-def _reopen(connection: Connection) -> Any:
-    """Insert or touch: a held study stays held, an attribute that was empty is filled."""
-    insert = _insert(connection, study)
-    new = insert.excluded
-    return insert.on_conflict_do_update(
+def _reopen(insert: Any) -> Insert:
+    """Insert or touch a study: a held one stays held, an attribute that was empty is filled."""
+    statement = insert(study).values(_binds(study, ["completed_at", "witnesses", "held_reason"]))
+    new = statement.excluded
+    return statement.on_conflict_do_update(  # type: ignore[no-any-return]
         index_elements=[study.c.study_instance_uid],
         set_={
-            "state": case((study.c.state == "held", "held"), else_="receiving"),
-            "decide_at": case((study.c.state == "held", study.c.decide_at), else_=new.decide_at),
+            "state": case((study.c.state == HELD, HELD), else_=RECEIVING),
+            "decide_at": case((study.c.state == HELD, study.c.decide_at), else_=new.decide_at),
             "last_instance_at": new.last_instance_at,
             "calling_ae_title": new.calling_ae_title,
-            **{name: case((study.c[name] == "", new[name]), else_=study.c[name]) for name in IDENTITY},
+            **{name: case((study.c[name] == EMPTY, new[name]), else_=study.c[name]) for name in IDENTITY},
         },
     )
+
+
+def _binds(table: Table, without: Sequence[str] = ()) -> dict[str, Any]:
+    return {column.name: bindparam(column.name) for column in table.c if column.name not in without}
+
+
+HELD: Any = literal_column("'held'")
+RECEIVING: Any = literal_column("'receiving'")
+EMPTY: Any = literal_column("''")
+INSERT = Prepared(lambda insert: insert(instance).values(_binds(instance)).on_conflict_do_nothing())
+REOPEN = Prepared(_reopen)
+FILE_STUDY = Prepared(
+    lambda insert: (
+        insert(study).values(_binds(study, ["completed_at", "witnesses", "held_reason"])).on_conflict_do_nothing()
+    )
+)
+FILE_SERIES = Prepared(
+    lambda insert: insert(series).values(_binds(series, ["facts", "facts_generation"])).on_conflict_do_nothing()
+)
 
 
 def _study(arrival: Arrival, decide_at: int | None) -> dict[str, Any]:

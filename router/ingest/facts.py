@@ -1,20 +1,22 @@
 """Which attributes the door reads, and what their bytes say.
 
-Facts are keyword -> value: text as str, numbers as int or float, several values as a list, an empty value as "";
-an absent attribute is absent. A value's form is never a reason to refuse: a number that does not parse stays text,
-verbatim. Both readers of headers end here, so that they cannot differ in decoding.
+Facts are keyword -> value: text as str, numbers as int or float, several values as a list, a sequence as a list of
+items, an empty value as ""; an absent attribute is absent. A value's form is never a reason to refuse: a number that
+does not parse stays text, verbatim. Both readers of headers end here, so that they cannot differ in decoding.
 """
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from router.ingest import text
 
 Fact = str | int | float
-Facts = dict[str, Fact | list[Fact]]
+Facts = dict[str, Fact | list[Fact] | list[dict[str, Fact | list[Fact]]]]
+Items = Mapping[int, Sequence[Mapping[int, bytes]]]
 
 KEYWORDS = (
     "SpecificCharacterSet", "ImageType", "InstanceCreationDate", "InstanceCreationTime", "SOPClassUID",
@@ -42,13 +44,17 @@ FRAME_KEYWORDS = (
 )  # fmt: skip
 """What functional groups may give, where the data set itself does not."""
 
+CODE = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
 ITEM_KEYWORDS = {
-    "AnatomicRegionSequence": "CodeMeaning",
-    "ProcedureCodeSequence": "CodeMeaning",
-    "ContributingEquipmentSequence": "Manufacturer",
-    "RequestAttributesSequence": "RequestedProcedureDescription",
-}
-"""Sequences of which one attribute of each item is a fact under the sequence's keyword."""
+    "AnatomicRegionSequence": CODE,
+    "ProcedureCodeSequence": CODE,
+    "ContributingEquipmentSequence": ("Manufacturer",),
+    "RequestAttributesSequence": (
+        "RequestedProcedureID", "RequestedProcedureDescription",
+        "ScheduledProcedureStepID", "ScheduledProcedureStepDescription",
+    ),
+}  # fmt: skip
+"""Sequences that are facts, and the attributes of their items that are kept."""
 
 TEXT = frozenset({"LO", "SH", "PN", "LT", "ST", "UT", "UC"})
 """Value representations whose character set SpecificCharacterSet names."""
@@ -73,14 +79,12 @@ def _described(keyword: str) -> tuple[str, str]:
 
 WANTED = {tag_of(keyword): _described(keyword) for keyword in KEYWORDS}
 FRAME_WANTED = {tag_of(keyword): _described(keyword) for keyword in FRAME_KEYWORDS}
-ITEM_WANTED = {tag_of(sequence): tag_of(inner) for sequence, inner in ITEM_KEYWORDS.items()}
+ITEM_WANTED = {tag_of(top): {tag_of(one): _described(one) for one in inner} for top, inner in ITEM_KEYWORDS.items()}
 ITEM_NAMES = {tag_of(sequence): sequence for sequence in ITEM_KEYWORDS}
 CHARACTER_SET = tag_of("SpecificCharacterSet")
 
 
-def decode(
-    found: Mapping[int, bytes], items: Mapping[int, list[bytes]], frames: Mapping[int, bytes], order: str
-) -> Facts:
+def decode(found: Mapping[int, bytes], items: Items, frames: Mapping[int, bytes], order: str) -> Facts:
     """Decoded facts, all by one way of decoding."""
     encodings = text.encodings_of(found.get(CHARACTER_SET, b""))
     facts: Facts = {}
@@ -91,19 +95,31 @@ def decode(
         keyword, vr = FRAME_WANTED[tag]
         if not facts.get(keyword):
             facts[keyword] = _fact(value, vr, encodings, order)
-    for tag, values in items.items():
-        facts[ITEM_NAMES[tag]] = [_one(value, encodings) for value in values]
-    requested = facts.get("RequestAttributesSequence")
-    if isinstance(requested, list) and not facts.get("RequestedProcedureDescription"):
-        facts["RequestedProcedureDescription"] = requested[0]
+    for tag, found_items in items.items():
+        kept = [_item(one, ITEM_WANTED[tag], encodings, order) for one in found_items]
+        facts[ITEM_NAMES[tag]] = kept
+    if items and not facts.get("RequestedProcedureDescription"):
+        _take_description(facts)
     return facts
 
 
-def _one(value: bytes, encodings: tuple[str, ...]) -> Fact:
-    return text.decode(value, encodings).strip("\0 ")
+def _item(
+    values: Mapping[int, bytes], wanted: Mapping[int, tuple[str, str]], encodings: tuple[str, ...], order: str
+) -> dict[str, Fact | list[Fact]]:
+    return {wanted[tag][0]: _fact(value, wanted[tag][1], encodings, order) for tag, value in values.items()}
 
 
+def _take_description(facts: Facts) -> None:
+    """The requested procedure is named in the data set or in its request; either will do for a rule."""
+    for item in facts.get("RequestAttributesSequence") or ():  # type: ignore[union-attr]
+        if isinstance(item, dict) and item.get("RequestedProcedureDescription"):
+            facts["RequestedProcedureDescription"] = item["RequestedProcedureDescription"]
+            return
+
+
+@lru_cache(maxsize=8192)
 def _fact(value: bytes, vr: str, encodings: tuple[str, ...], order: str) -> Fact | list[Fact]:
+    """The value as a fact; remembered, since the slices of a series differ in few values. Nobody changes a fact."""
     if vr in NUMBERS:
         return _binary(value, order + NUMBERS[vr])
     words = text.decode(value, encodings) if vr in TEXT else value.decode("latin_1")

@@ -57,7 +57,7 @@ class Header:
     def text(self, keyword: str) -> str:
         """The fact as one text, several values joined by a backslash as in the file; "" when absent."""
         value = self.facts.get(keyword, "")
-        return "\\".join(str(one) for one in value) if isinstance(value, list) else str(value)
+        return "\\".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def read(data: Bytes, transfer_syntax_uid: str, *, start: int = 0) -> Header:
@@ -85,13 +85,19 @@ def walk(data: Bytes, *, start: int = 0) -> Header:
     return _header(walk)
 
 
-def begins(data: Bytes) -> Header | None:
-    """The header from the first bytes of an explicit VR little endian data set with pixels, once they suffice."""
+def begins(data: Bytes, *, at: int) -> Header | None:
+    """The header from the first bytes of an explicit VR little endian data set with native pixels, if they suffice.
+
+    `at` is where these bytes lie in the file, so that the pixels' offset counts from its first byte.
+    """
     try:
         walk = Walk(data)
         walk.run(whole=False)
     except (UnusualError, IncompleteError, NotParseable):
         return None
+    if walk.pixel_offset is None or walk.pixel_length is None:
+        return None
+    walk.pixel_offset += at
     return _header(walk)
 
 
@@ -157,11 +163,11 @@ def _values(dataset: Dataset, size: int) -> Iterator[tuple[int, bytes]]:
             yield int(element.tag), b""
 
 
-def _items(dataset: Dataset) -> dict[int, list[bytes]]:
+def _items(dataset: Dataset) -> dict[int, list[dict[int, bytes]]]:
     return {
-        top: values
-        for top, inner in ITEM_WANTED.items()
-        if (values := [value for item in _sequence(dataset, top) for tag, value in _raw(item) if tag == inner])
+        top: [{tag: value for tag, value in _raw(item) if tag in wanted} for item in items]
+        for top, wanted in ITEM_WANTED.items()
+        if (items := _sequence(dataset, top))
     }
 
 

@@ -1,28 +1,43 @@
 """The role `listen`: associations from known senders, C-ECHO and C-STORE; drained when told to stop."""
 
 import threading
+import time
 import uuid
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 
 import structlog
 from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext
+from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_sr.problem import Problem
 from router.db import associations, callers
-from router.db.associations import Association, Ending
+from router.db.associations import Ending
 from router.db.engine import connect, now, writing
 from router.ingest.admission import Admission, Caller, Refusal, Source, Sources
+from router.ingest.association import DoorServer
 from router.ingest.digester import Digester
 from router.ingest.offers import contexts
 from router.ingest.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from router.ingest.receive import Answer, Command, Receiver, Refused
+from router.ingest.pdu import StoreRequest
+from router.ingest.receive import Answer, Command, Receiver
 from router.ingest.reconcile import reconcile
-from router.ingest.status import StoreStatus
+from router.ingest.status import Rejection, StoreStatus
+from router.ingest.storing import Storing
 from router.node import Node
-from router.store import Store, write_all
+from router.store import Store
 
 log = structlog.get_logger()
 _config.LOG_HANDLER_LEVEL = "none"  # pynetdicom's own handlers would log patients
+
+
+SPARE_CONNECTIONS = 64
+"""Connections beyond the associations: those that are still asking, or are being turned away."""
+DRAIN_S = 5.0
+"""How long associations may go on when the listener is told to stop."""
 
 
 class PortTaken(Problem):
@@ -50,7 +65,8 @@ class Door:
         self.receiver = Receiver(node.settings, store, self.engine)
         self.admission = Admission(node.settings, Sources(self.engine), store)
         self.digester = Digester(store, self.engine, node.bell)
-        self.visits: dict[object, Visit] = {}
+        self.visits: dict[Association, Visit] = {}
+        self.most_connections = node.settings.listener.max_associations + SPARE_CONNECTIONS
 
     def requested(self, event: evt.Event) -> None:
         """Let a caller in, or turn it away with the proper reason."""
@@ -64,9 +80,16 @@ class Door:
         if isinstance(admitted, Refusal):
             self._turn_away(event, caller, admitted)
             return
-        visit = Visit(id=uuid.uuid4().hex, source=admitted)
-        self.visits[event.assoc] = visit
-        opened = Association(
+        self.visits[event.assoc] = visit = Visit(id=uuid.uuid4().hex, source=admitted)
+        try:
+            self._enter(visit, caller)
+        except SQLAlchemyError as error:
+            log.error("association.not_recorded", why=str(error))
+            self.ended(event.assoc)
+            self._turn_away(event, caller, Refusal(rejection=Rejection.TEMPORARY_CONGESTION, reason="no database"))
+
+    def _enter(self, visit: Visit, caller: Caller) -> None:
+        opened = associations.Association(
             id=visit.id,
             calling_ae_title=caller.calling_ae_title,
             called_ae_title=caller.called_ae_title,
@@ -82,52 +105,65 @@ class Door:
         why = refusal.rejection.value
         event.assoc.acse.send_reject(why.result, why.source, why.reason)
         event.assoc.kill()
-        with writing(self.engine) as connection:
+        with suppress(SQLAlchemyError), writing(self.engine) as connection:
             callers.turned_away(connection, caller.calling_ae_title, caller.address, refusal.reason, now())
         log.warning("association.rejected", source=caller.calling_ae_title, address=caller.address, why=refusal.reason)
 
-    def stored(self, event: evt.Event) -> int:
-        """C-STORE."""
-        visit = self.visits[event.assoc]
+    def storing(
+        self, of: Association, context: PresentationContext, request: StoreRequest, answer: Callable[[Answer], None]
+    ) -> Storing:
+        """The sink of a C-STORE's data set, which counts what is stored."""
+        visit = self.visits[of]
+        sop_class_uid = request.sop_class.decode("latin_1").strip("\0 ")
         command = Command(
-            sop_class_uid=str(event.request.AffectedSOPClassUID).strip("\0 "),
-            sop_instance_uid=str(event.request.AffectedSOPInstanceUID).strip("\0 "),
-            transfer_syntax_uid=str(event.context.transfer_syntax),
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=request.sop_instance.decode("latin_1").strip("\0 "),
+            transfer_syntax_uid=str(context.transfer_syntax[0]),
             calling_ae_title=visit.source.ae_title,
             association_id=visit.id,
         )
-        answer = self._store(command, event.request.DataSet.getbuffer())
-        if answer.study_instance_uid is not None:
-            visit.instances += 1
-            visit.studies.add(answer.study_instance_uid)
-            self.digester.stored()
-        return int(answer.status)
 
-    def _store(self, command: Command, content: memoryview) -> Answer:
-        try:
-            part = self.receiver.begin(command)
-        except Refused as error:
-            return Answer(status=error.status, comment=error.what)
-        try:
-            write_all(part.fd, content)
-        except OSError as error:
-            part.drop()
-            return Answer(status=StoreStatus.OUT_OF_RESOURCES, comment=str(error))
-        return self.receiver.finish(part, command)
+        def count(result: Answer) -> None:
+            if result.study_instance_uid is not None:
+                visit.instances += 1
+                visit.studies.add(result.study_instance_uid)
+                self.digester.stored()
+            answer(result)
 
-    def ended(self, event: evt.Event) -> None:
-        """The connection is gone, in whatever way."""
-        visit = self.visits.pop(event.assoc, None)
+        return Storing(self.receiver, command, count, refused=self._may_not(visit, context, sop_class_uid))
+
+    def _may_not(self, visit: Visit, context: PresentationContext, sop_class_uid: str) -> Answer | None:
+        """Why this source may not store under this context; None when it may."""
+        if sop_class_uid != context.abstract_syntax:
+            return Answer(status=StoreStatus.SOP_CLASS_NOT_SUPPORTED, comment="not the SOP class of this context")
+        if "store" not in visit.source.services:
+            return Answer(status=StoreStatus.NOT_AUTHORIZED, comment="this AE may not store here")
+        return None
+
+    def ended(self, of: Association) -> None:
+        """An association is over, in whatever way; it may be told more than once."""
+        visit = self.visits.pop(of, None)
         if visit is None:
             return
-        ending = Ending.RELEASE if event.assoc.is_released else Ending.ABORT if event.assoc.is_aborted else Ending.LOST
-        with writing(self.engine) as connection:
-            associations.closed(
-                connection, visit.id, ending=ending, instances=visit.instances, studies=visit.studies, at=now()
-            )
         self.admission.leave(visit.source)
+        ending = Ending.RELEASE if of.is_released else Ending.ABORT if of.is_aborted else Ending.LOST
+        try:
+            with writing(self.engine) as connection:
+                associations.closed(
+                    connection, visit.id, ending=ending, instances=visit.instances, studies=visit.studies, at=now()
+                )
+        except SQLAlchemyError as error:  # it is closed at the next start
+            log.error("association.not_recorded", why=str(error))
         self.digester.tell()
         log.info("association.closed", association=visit.id, ending=str(ending), instances=visit.instances)
+
+    def drain(self) -> None:
+        """Let associations come to an end by themselves for a while, then end them."""
+        deadline = time.monotonic() + DRAIN_S
+        while self.visits and time.monotonic() < deadline:
+            time.sleep(0.02)
+        for association in list(self.visits):
+            association.abort()
 
 
 def serve(node: Node, stop: threading.Event) -> None:
@@ -139,32 +175,35 @@ def serve(node: Node, stop: threading.Event) -> None:
     with writing(door.engine) as connection:
         associations.close_all_of(connection, door.name, now())
     found = reconcile(door.receiver)
-    log.info("store.reconciled", files=found.files, litter=found.litter, adopted=found.adopted, lost=found.lost)
-    listener = node.settings.listener
-    ae = AE(ae_title=node.settings.ae_title)
-    ae.supported_contexts = contexts()
+    log.info("store.reconciled", **asdict(found))
+    server = _listen(door)
+    listening = threading.Thread(target=server.serve_forever, name="listener", daemon=True)
+    listening.start()
+    door.digester.start()
+    log.info("listener.ready", host=server.server_address[0], port=server.server_address[1])
+    stop.wait()
+    server.stop_listening()
+    listening.join()
+    door.drain()
+    door.digester.stop()
+    door.receiver.new.close()
+    door.engine.dispose()
+
+
+def _listen(door: Door) -> DoorServer:
+    settings = door.node.settings
+    limits = settings.listener
+    ae = AE(ae_title=settings.ae_title)
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    ae.maximum_pdu_size = listener.max_pdu_bytes
-    ae.maximum_associations = listener.max_associations + 100
-    ae.acse_timeout = listener.association_timeout_s
-    ae.network_timeout = listener.idle_timeout_s
-    handlers = [
-        (evt.EVT_REQUESTED, door.requested),
-        (evt.EVT_C_STORE, door.stored),
-        (evt.EVT_CONN_CLOSE, door.ended),
-    ]
+    ae.maximum_pdu_size = limits.max_pdu_bytes
+    ae.maximum_associations = door.most_connections  # our own limits are checked before, and answered more precisely
+    ae.acse_timeout = limits.association_timeout_s
+    ae.network_timeout = limits.idle_timeout_s
     try:
-        server = ae.start_server((listener.host, listener.port), block=False, evt_handlers=handlers)
+        return DoorServer(door, ae, (limits.host, limits.port), contexts())
     except OSError as error:
         raise PortTaken(
-            f"port {listener.port} of {listener.host} cannot be listened on: {error.strerror}",
+            f"port {limits.port} of {limits.host} cannot be listened on: {error.strerror}",
             remedy="Stop the process that listens there (`ss -ltnp`), or choose another listener.port",
         ) from error
-    door.digester.start()
-    log.info("listener.ready", host=listener.host, port=server.server_address[1])
-    stop.wait()
-    server.shutdown()
-    while door.visits and stop.is_set():
-        threading.Event().wait(0.05)
-    door.digester.stop()

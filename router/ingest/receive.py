@@ -24,6 +24,7 @@ from router.ingest import again, headers, part10
 from router.ingest.again import Outcome, Verdict
 from router.ingest.digest import identity_digest
 from router.ingest.headers import Header
+from router.ingest.index import Index
 from router.ingest.status import StoreStatus
 from router.ingest.walker import NotParseable
 from router.store import Part, Store, write_all
@@ -62,6 +63,10 @@ class Refused(Problem):
         super().__init__(what, remedy=remedy)
         self.status = status
 
+    def answer(self) -> Answer:
+        """What the sender is told."""
+        return Answer(status=self.status, comment=self.what)
+
 
 class Receiver:
     """Takes instances in for one process, in the thread of whoever calls; safe to be called from many."""
@@ -70,6 +75,7 @@ class Receiver:
         self.settings = settings
         self.store = store
         self.engine = engine
+        self.new = Index(engine)
 
     def begin(self, command: Command) -> Part:
         """A file that already holds everything before the data set.
@@ -106,7 +112,7 @@ class Receiver:
             return self._finish(part, command, header)
         except Refused as error:
             log.warning("instance.refused", instance=command.sop_instance_uid, status=error.status.name, why=error.what)
-            return Answer(status=error.status, comment=error.what)
+            return error.answer()
         finally:
             part.drop()
 
@@ -128,9 +134,7 @@ class Receiver:
 
         Raises:  OSError, SQLAlchemyError
         """
-        with writing(self.engine) as connection:
-            fresh = instances.record(connection, arrival)
-        if fresh:
+        if self.new.add(arrival):
             log.debug("instance.stored", **_about(arrival))
             return Answer(status=StoreStatus.SUCCESS, study_instance_uid=arrival.study_instance_uid)
         while True:
@@ -170,7 +174,7 @@ def arrived(header: Header, command: Command, *, path: str, size: int) -> Arriva
         pixel_length=header.pixel_length,
         header=header.facts,
         identity_digest=identity_digest(header.facts),
-        ours=_is_ours(header),
+        ours=is_ours(header.facts),
         association_id=command.association_id,
         calling_ae_title=command.calling_ae_title,
         received_at=now(),
@@ -231,12 +235,6 @@ def _check_uid(uid: str) -> None:
             "a UID is no UID",
             remedy="The object cannot be filed: ask the sender's vendor",
         )
-
-
-def _is_ours(header: Header) -> bool:
-    others = header.facts.get("ContributingEquipmentSequence")
-    equipment = [{"Manufacturer": name} for name in others] if isinstance(others, list) else []
-    return is_ours({"Manufacturer": header.facts.get("Manufacturer"), "ContributingEquipmentSequence": equipment})
 
 
 def _about(arrival: Arrival) -> dict[str, str | int]:

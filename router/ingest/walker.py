@@ -58,7 +58,7 @@ class Walk:
         self.start = start
         self.end = len(data)
         self.found: dict[int, bytes] = {}
-        self.items: dict[int, list[bytes]] = {}
+        self.items: dict[int, list[dict[int, bytes]]] = {}
         self.frames: dict[int, bytes] = {}
         self.pixel_offset: int | None = None
         self.pixel_length: int | None = None
@@ -124,6 +124,8 @@ class Walk:
             if tag != ITEM:
                 raise UnusualError
             looked_into = top in ITEM_WANTED or (top in FRAME_GROUPS and (depth > 1 or ordinal == 0))
+            if depth == 1 and top in ITEM_WANTED:
+                self.items.setdefault(top, []).append({})
             at = self._item(at, length, depth, top if looked_into else 0)
             ordinal += 1
         if size == UNDEFINED or at != end:
@@ -159,8 +161,8 @@ class Walk:
     def _notice(self, top: int, tag: int, depth: int, at: int, length: int) -> None:
         """Keep what an item of a sequence that we look into says."""
         if top in ITEM_WANTED:
-            if depth == 1 and tag == ITEM_WANTED[top]:
-                self.items.setdefault(top, []).append(bytes(self.data[at : at + length]))
+            if depth == 1 and tag in ITEM_WANTED[top]:
+                self.items[top][-1][tag] = bytes(self.data[at : at + length])
         elif tag in FRAME_WANTED:
             self.frames.setdefault(tag, bytes(self.data[at : at + length]))
 

@@ -1,0 +1,54 @@
+"""Statements that run thousands of times a second: compiled once, then given to the driver as they are.
+
+SQLAlchemy's own work for one statement takes longer than SQLite's. Only the door's hot path is worth this.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Insert
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import OperationalError
+
+
+def insert_for(dialect: str) -> Any:
+    """The insert construct of this dialect, which knows ON CONFLICT."""
+    return (postgresql if dialect == "postgresql" else sqlite).insert
+
+
+class Prepared:
+    """An insert, built for a dialect when it is first needed there."""
+
+    def __init__(self, build: Callable[[Any], Insert]) -> None:
+        self.build = build
+        self.compiled: dict[str, tuple[str, list[str] | None, Mapping[str, Any]]] = {}
+
+    def __call__(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Execute for each row, in the connection's transaction; how many rows were written in all.
+
+        JSON must be text by now.
+
+        Raises:  SQLAlchemyError
+        """
+        sql, order, constant = self._for(connection)
+        full = [{**constant, **row} for row in rows] if constant else rows
+        parameters: Any = [tuple(map(row.__getitem__, order)) for row in full] if order else full
+        cursor = connection.connection.cursor()
+        try:
+            if len(parameters) == 1:
+                cursor.execute(sql, parameters[0])
+            else:
+                cursor.executemany(sql, parameters)
+            return cursor.rowcount
+        except connection.dialect.loaded_dbapi.Error as error:
+            raise OperationalError(sql, None, error) from error
+        finally:
+            cursor.close()
+
+    def _for(self, connection: Connection) -> tuple[str, list[str] | None, Mapping[str, Any]]:
+        dialect = connection.dialect
+        if dialect.name not in self.compiled:
+            compiled: Any = self.build(insert_for(dialect.name)).compile(dialect=dialect)
+            constant = {name: value for name, value in compiled.params.items() if value is not None}
+            self.compiled[dialect.name] = str(compiled), getattr(compiled, "positiontup", None), constant
+        return self.compiled[dialect.name]
