@@ -47,6 +47,11 @@ def evidence(order: Order, companions: Sequence[Built]) -> Elements:
     )
 
 
+def frame_of_reference(order: Order) -> str:
+    """The source's frame of reference; one of our own ("frame_of_reference") where the source names none."""
+    return order.source.frame_of_reference_uid or order.uid("frame_of_reference", 0)
+
+
 def tracking(order: Order, number: int) -> tuple[str, str]:
     """TrackingID and TrackingUID of a segment, the same in the SEG and in the SR."""
     label = next(segment.label for segment in order.findings.segments if segment.number == number)

@@ -6,6 +6,7 @@ lacks is the object written in UTF-8, and its copies are decoded and encoded ane
 Source:  PS3.3 C.12.1.1.2 (Specific Character Set), PS3.5 6.1
 """
 
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,13 @@ from pydicom.tag import BaseTag
 from dicom_sr.elements import BINARY, IN_CHARACTER_SET, Elements, encoded, framed, tag_of
 
 UNICODE = "ISO_IR 192"
+
+ESCAPE = re.compile("\x1b[\x20-\x2f]+[\x30-\x7e]")
+"""A change of code elements (ISO 2022); pydicom leaves those of GB 2312 in the text."""
+
+PLAIN = {(term,) for term in python_encoding if term.startswith("ISO_IR 1")} - {("ISO_IR 13",)}
+PLAIN |= {("ISO_IR 203",), ("ISO_IR 192",), ("GB18030",), ("GBK",)}
+"""Character sets without code extensions in which our own text may go beyond ASCII."""
 
 Terms = tuple[str, ...]
 """Defined terms of SpecificCharacterSet; () for the default repertoire, which is ASCII."""
@@ -48,8 +56,7 @@ class Script:
         if self.unicode:
             return text.encode()
         codec = python_encoding.get(self.source[0], "ascii") if len(self.source) == 1 else "ascii"
-        plain = codec.startswith("iso8859_") or codec.lower() in {"utf8", "utf-8", "gb18030", "gbk"}
-        return text.encode(codec if plain else "ascii")
+        return text.encode(codec if self.source[:1] in PLAIN else "ascii")
 
     def copied(self, dataset: Dataset, keywords: Iterable[str]) -> Elements:
         """These attributes of the source, as it holds them; absent ones are left out."""
@@ -118,7 +125,8 @@ def decoded(dataset: Dataset, tag: BaseTag) -> str:
         warnings.simplefilter("ignore")
         value = plain(dataset[tag].value)
         several = value if isinstance(value, list) else [value]
-        return "\\".join(str(part) for part in several if part is not None).rstrip(" \0")
+        text = "\\".join(str(part) for part in several if part is not None).rstrip(" \0")
+        return ESCAPE.sub("", text)
 
 
 def plain(value: Any) -> Any:

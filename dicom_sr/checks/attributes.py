@@ -123,6 +123,9 @@ FORMS = {
 COPIED = frozenset({*IDENTITY, REQUEST, "ReferencedRequestSequence", "PositionReferenceIndicator"})
 """Attributes whose form is the source's affair: they are kept as they came."""
 
+NOT_CODED = COPIED | {"PerFrameFunctionalGroupsSequence"}
+"""Sequences whose codes are not ours to declare, or are so many and so alike that they are not looked at."""
+
 REFERENCES = frozenset(
     {"ReferencedSOPInstanceUID", "ReferencedSOPClassUID", "SeriesInstanceUID", "FrameOfReferenceUID"}
 )
@@ -157,9 +160,9 @@ def undeclared(dataset: Dataset, place: str) -> Iterator[Fault]:
 
 
 def _coded(dataset: Dataset) -> Iterator[Dataset]:
-    """All code items, at any depth but within the frames."""
+    """All code items that are ours, at any depth."""
     for element in dataset:
-        if element.VR == "SQ" and element.keyword != "PerFrameFunctionalGroupsSequence":
+        if element.VR == "SQ" and element.keyword not in NOT_CODED:
             for item in element.value or ():
                 if "CodeMeaning" in item:
                     yield item

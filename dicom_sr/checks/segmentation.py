@@ -47,7 +47,9 @@ def structure(dataset: Dataset, place: str) -> Iterator[Fault]:
 
 def on_source(dataset: Dataset, source: SourceSeries, labels: LabelMap | None, place: str) -> Iterator[Fault]:
     """What must hold of it beside its source; with `labels`, that it is this label map."""
-    yield from expect(place, "FrameOfReferenceUID", text(dataset, "FrameOfReferenceUID"), source.frame_of_reference_uid)
+    if source.frame_of_reference_uid:
+        frame_of_reference = text(dataset, "FrameOfReferenceUID")
+        yield from expect(place, "FrameOfReferenceUID", frame_of_reference, source.frame_of_reference_uid)
     yield from expect(place, "Rows", dataset.get("Rows"), source.shape[1])
     yield from expect(place, "Columns", dataset.get("Columns"), source.shape[2])
     grid = list(_grid(dataset, source, place))

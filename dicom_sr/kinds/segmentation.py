@@ -3,7 +3,7 @@
 Nothing per frame is an object: functional groups are templates with eight bytes patched in, pixels are packed only
 where a segment lies. highdicom is the reference in the tests, element for element. Frames run as highdicom's do:
 by segment, then by position against the normal. UIDs of an order used here: "segmentation", "segmentation.series",
-"segmentation.dimension", and "tracking" with the segment's number.
+"segmentation.dimension", "frame_of_reference" for a source without one, "tracking" with the segment's number.
 
 Source:  PS3.3 A.51, C.8.20.2, C.7.6.16, C.7.6.17
 """
@@ -23,7 +23,7 @@ from dicom_sr.elements import Elements, Text, code, element, elements, item, tag
 from dicom_sr.header import written
 from dicom_sr.kinds import Built, Order
 from dicom_sr.nouns import Code, LabelMap, Segment
-from dicom_sr.references import instance, referenced_series, source_instances, tracking
+from dicom_sr.references import frame_of_reference, instance, referenced_series, source_instances, tracking
 from dicom_sr.script import Script
 from dicom_sr.source import Plane, SourceSeries
 
@@ -168,7 +168,7 @@ def image(order: Order, frames: Sequence[Frame], script: Script) -> Elements:
             ContentLabel="SEGMENTATION",
             PresentationLUTShape="IDENTITY",
             PositionReferenceIndicator=None,
-            FrameOfReferenceUID=source.frame_of_reference_uid,
+            FrameOfReferenceUID=frame_of_reference(order),
         )
         | script.copied(source.header, ("PositionReferenceIndicator",))
         | (lossy if source.acquisition.lossy else {})
