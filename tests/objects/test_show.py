@@ -1,0 +1,54 @@
+"""Results for people: true numbers, true colours in the true place, and no patient."""
+
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+from dicom_sr import pixels, show
+from dicom_sr.kinds import Order
+from tests.objects import conftest as make
+
+
+def test_the_table_has_every_measurement_with_its_reason_or_remark(chest: Order):
+    rows = show.table(chest.findings)
+    assert [row.measurement for row in rows[:4]] == ["Volume", "Mean Attenuation Coefficient", "LAA-950", "Perc15"]
+    assert (rows[1].value, rows[1].unit) == ("-834.5", "HU")
+    assert (rows[3].value, rows[3].note) == ("withheld", "Slices are 5.0 mm thick, at most 3 mm are needed")
+    assert rows[2].note == "Computed on 2.5 mm slices"
+
+
+def test_the_table_says_what_was_not_found():
+    rows = show.table(make.findings_of(None))
+    assert [(row.finding, row.value) for row in rows] == [("Left lung", "not found"), ("Right lung", "not found")]
+
+
+def test_numbers_are_readable():
+    assert [show.number(x) for x in (5432.6, 12.3456, 0.5, -834.51)] == ["5433", "12.35", "0.5", "-834.5"]
+
+
+def test_the_sheet_shows_the_segments_in_their_colours_and_says_research(chest: Order):
+    volume = pixels.load(chest.source)
+    sheet = np.asarray(Image.open(BytesIO(show.contact_sheet(volume, chest.findings, title="Lungs"))))
+    for segment in chest.findings.segments:
+        assert (np.abs(sheet[28:].astype(int) - segment.rgb).max(axis=2) < 12).any()
+    amber = np.abs(sheet[:28].astype(int) - (255, 210, 90)).max(axis=2) < 60
+    assert amber.sum() > 100
+
+
+def test_tints_lie_where_the_labels_do(chest: Order):
+    labels, segments = chest.findings.labels[2], chest.findings.segments
+    picture = show.overlaid(np.full(labels.shape, 100, np.uint8), labels, segments)
+    assert (picture[labels == 0] == 100).all()
+    assert (picture[labels > 0] != 100).any(axis=1).all()
+
+
+def test_a_sheet_of_nothing_found_is_a_sheet_too(chest: Order):
+    volume = pixels.load(chest.source)
+    image = Image.open(BytesIO(show.contact_sheet(volume, make.findings_of(None))))
+    assert image.width > 0
+
+
+def test_one_slice_is_shown_once(chest: Order):
+    assert show.slices(make.findings_of(None), 1, 12) == [0]
+    assert show.slices(chest.findings, 6, 12) == [1, 2, 3, 4, 5]
