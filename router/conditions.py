@@ -38,6 +38,7 @@ VOCABULARIES: dict[str, tuple[str, ...]] = {
     "kernel": ("soft", "sharp"),
     "laterality": ("R", "L", "B", "U"),
     "body_part": tuple(BodyPart),
+    "detected.body_part": tuple(BodyPart),
 }
 BRANCHES = ("all", "any", "not")
 OPERATORS = tuple(operator for operator in Operator if operator not in (Operator.PRESENT, Operator.ABSENT))
@@ -163,6 +164,8 @@ def vr_of(keyword: str) -> str | None:
 def unknown_keyword(keyword: str) -> str:
     """What to say of a keyword that is none, with the nearest one."""
     *path, last = keyword.split(".")
+    if keyword.islower():
+        path, last = [], keyword
     for step in path:
         if _dictionary_vr(step) is None:
             return f"there is no DICOM keyword {step}{suggestion(step, keyword_dict)}"

@@ -26,7 +26,9 @@ GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 DEEPEST = 8
 """Sequences within sequences that are looked into."""
 
-AT_THE_DOOR = frozenset(KEYWORDS) | {f"{sequence}.{inner}" for sequence, inner in ITEM_KEYWORDS.items()}
+AT_THE_DOOR = frozenset(
+    [*KEYWORDS, *ITEM_KEYWORDS, *(f"{sequence}.{one}" for sequence, kept in ITEM_KEYWORDS.items() for one in kept)]
+)
 NOT_A_FACT = frozenset({"SOPInstanceUID"})
 """Different in every instance, and asked for by nobody."""
 
@@ -67,11 +69,7 @@ def keywords_of(rules: Iterable[Rule]) -> frozenset[str]:
 
 
 def _complete(one: Seen, extra: frozenset[str]) -> dict[str, Any]:
-    header = {
-        f"{keyword}.{ITEM_KEYWORDS[keyword]}" if keyword in ITEM_KEYWORDS else keyword: value
-        for keyword, value in one.header.items()
-        if keyword not in NOT_A_FACT
-    }
+    header = {keyword: value for keyword, value in one.header.items() if keyword not in NOT_A_FACT}
     many_frames = header.get("Modality") in SLICES and str(header.get("NumberOfFrames") or 1) not in ("0", "1")
     if not extra and not many_frames:
         return header

@@ -42,7 +42,7 @@ def chest_ct() -> dict[str, Any]:
         "when": {
             "all": [
                 {"Modality": "CT"},
-                {"any": [{keyword: CHEST} for keyword in texts]},
+                {"any": [{"body_part": {"contains": "chest"}}, *({keyword: CHEST} for keyword in texts)]},
                 {"not": {"kind": ["localizer", "derived reformat", "screen capture", "dose report"]}},
                 {"not": {"ImageType": {"contains": "LOCALIZER"}}},
                 {"instances": {"at_least": 10}},

@@ -1,6 +1,18 @@
-"""What part of the body a series covers, from its texts and codes."""
+"""What part of the body a series covers, from what people and scanners wrote about it.
 
+BodyPartExamined is often empty and sometimes wrong, so the descriptions are read as well: the most specific text that
+names a region wins, in the usual abbreviations of English, German, French, Spanish, Portuguese, Italian and Dutch.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+
+from router.domain.facts import Facts
+
+CONFIDENT = 0.75
+"""From here on a detected region is one that rules may trust."""
 
 
 class BodyPart(StrEnum):
@@ -15,3 +27,176 @@ class BodyPart(StrEnum):
     EXTREMITY = "extremity"
     BREAST = "breast"
     WHOLE_BODY = "whole body"
+
+
+TRUNK = (BodyPart.CHEST, BodyPart.ABDOMEN, BodyPart.PELVIS)
+
+NOT_ANATOMY = re.compile(
+    r"\b(feet|foot|head) ?first\b|\b(patient|table) ?(head|foot)\w*|\bh?and ?(inj\w*)?\b(?=injection)"
+)
+"""Words of position that name a region without meaning it."""
+
+TOGETHER: tuple[tuple[str, tuple[BodyPart, ...]], ...] = (
+    (r"cap|tap|chap|tabd?|th ?abd|thorabd\w*|chest ?to ?pelvis|chestabdpelvis", TRUNK),
+    (r"kub|abdo?pel\w*|abdomenpelvis|uro ?ct|ct ?uro\w*|urogra\w*", (BodyPart.ABDOMEN, BodyPart.PELVIS)),
+    (r"chestabd\w*", (BodyPart.CHEST, BodyPart.ABDOMEN)),
+    (r"headneck|head ?(and|&) ?neck|kopf ?hals", (BodyPart.HEAD, BodyPart.NECK)),
+)
+"""Words for several regions at once."""
+
+SPINE_WORDS = (
+    r"spines?|spinal|[ctl]{1,3} ?sp(ine)?|[ctl] ?l ?sp(ine)?|[hbl]ws|wirbels\w*|rachis|columna|colonna|coluna|"
+    r"wervelkolom|lumbar\w*|lumbo\w*|lombaire|lombare|(thoracic|dorsal|cervical) ?(spine|vertebra\w*|column)|sacr\w+|"
+    r"myelo\w*"
+)
+"""Taken out of a text before the rest is read: a thoracic spine is no chest."""
+
+WORDS: tuple[tuple[BodyPart, str], ...] = (
+    (
+        BodyPart.HEAD,
+        r"heads?|brain|skull|crani\w*|cranial|cerebr\w*|kopf|sch[aä]del\w*|n?cct|hirn\w*|neurocranium|cr[aâ]ne|t[eê]te|"
+        r"cerveau|cabe[zcç]a|cr[aá]neo|testa|encefalo|hoofd|hersenen|sinus(es)?|nnh|orbit\w*|face|facial|maxillo\w*|iac|"
+        r"pituitary|sella|temporal ?bones?|felsenbein\w*|nch",
+    ),
+    (BodyPart.NECK, r"necks?|hals|cou|cuello|collo|nek|pesco[cç]o|carotid\w*|carotis|thyroid|schilddr\w*|larynx"),
+    (
+        BodyPart.CHEST,
+        r"chest|thorax|thorac\w*|thorak\w*|thx|lungs?|lunge\w*|pulmon\w*|poumons?|t[oó]rax|torace|borst(kas)?|ctpa|pe|hrct|"
+        r"mediastin\w*|heart|herz|cardiac|cardio|coronar(y|ies)|koronar\w*|c[oœ]eur|cuore|coraz[oó]n|ribs?|brustkorb|rippen",
+    ),
+    (
+        BodyPart.ABDOMEN,
+        r"abd|abdo|abdom\w*|addome\w*|abdome|bauch|oberbauch|buik|ventre|liver|leber\w*|hepat\w*|foie|h[ií]gado|fegato|"
+        r"pancrea\w*|pankrea\w*|kidneys?|niere\w*|renal|spleen|adrenals?|enterogra\w*|mrcp|gallbladder|evar",
+    ),
+    (
+        BodyPart.PELVIS,
+        r"pel|pelvi[scn]\w*|pelves|pelvi|becken\w*|bassin|bekken|bacino|prostat\w*|bladder|uter\w*|rectum|rektum",
+    ),
+    (
+        BodyPart.EXTREMITY,
+        r"knees?|knie|genou|rodilla|ginocchio|shoulders?|schulter\w*|[eé]paule|hombro|spalla|hands?|wrists?|handgelenk|"
+        r"foot|feet|fu(ss|ß)|ankles?|sprunggelenk|femur|tibia|humerus|forearm|elbows?|ell?bogen|hips?|h[uü]fte\w*|fingers?|"
+        r"toes?|legs?|arms?|extremit\w*|runoff|run ?off|thighs?|calf|bein\w*",
+    ),
+    (BodyPart.BREAST, r"breasts?|mamm[ao]\w*|brust|seins?|seno|mama|tomosynthesis"),
+    (BodyPart.WHOLE_BODY, r"whole ?body|wholebody|ganzk\w*|wb|total ?body|corps ?entier|cuerpo ?entero|"
+     r"(skull ?base|vertex|eyes?|orbits?) ?(to|-) ?(mid ?)?thighs?"),
+)  # fmt: skip
+
+
+def _pattern(words: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![^\W\d_])(?:{words})(?![^\W\d_])")
+
+
+_TOGETHER = tuple((_pattern(words), parts) for words, parts in TOGETHER)
+_SPINE = _pattern(SPINE_WORDS)
+_WORDS = tuple((part, _pattern(words)) for part, words in WORDS)
+
+SERIES_TEXTS = ("SeriesDescription", "AnatomicRegionSequence.CodeMeaning")
+STUDY_TEXTS = (
+    "ProtocolName", "StudyDescription", "RequestedProcedureDescription", "ProcedureCodeSequence.CodeMeaning",
+)  # fmt: skip
+"""Texts about more than this series; what two of them agree on is as good as a text about the series."""
+
+BY_SERIES, BY_TWO, BY_ONE = 0.9, 0.8, 0.6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detected:
+    """A region, how sure that is (0 to 1), and the attributes that named it."""
+
+    part: BodyPart
+    confidence: float
+    origin: str
+
+
+def named_in(text: str) -> tuple[BodyPart, ...]:
+    """Regions that a free text names."""
+    plain = re.sub(r"[_./\\,;:()+\-]", " ", text.casefold())
+    plain = NOT_ANATOMY.sub(" ", re.sub(r"\s+", " ", plain))
+    found: set[BodyPart] = set()
+    if next((part for part, words in _WORDS if part is BodyPart.WHOLE_BODY and words.search(plain)), None):
+        return (BodyPart.WHOLE_BODY,)
+    for words, parts in _TOGETHER:
+        if words.search(plain):
+            found.update(parts)
+    if _SPINE.search(plain):
+        found.add(BodyPart.SPINE)
+        plain = _SPINE.sub(" ", plain)
+    found.update(part for part, words in _WORDS if words.search(plain))
+    return tuple(part for part in BodyPart if part in found)
+
+
+def of_tag(values: Sequence[object]) -> tuple[BodyPart, ...]:
+    """Regions that BodyPartExamined names, also in its run-together terms (PS3.16 Annex L), such as CHESTABDPELVIS."""
+    found: set[BodyPart] = set()
+    for value in values:
+        text = str(value).casefold()
+        found.update(named_in(text))
+        if "spine" in text:
+            found.add(BodyPart.SPINE)
+            found.discard(BodyPart.CHEST)
+        for part, stem in ((BodyPart.CHEST, "chest"), (BodyPart.ABDOMEN, "abd"), (BodyPart.PELVIS, "pelvi")):
+            if stem in text:
+                found.add(part)
+    return tuple(part for part in BodyPart if part in found)
+
+
+def detect(facts: Facts) -> tuple[Detected, ...]:
+    """Regions of a series, from the texts about it; none where they say nothing."""
+    for keyword in SERIES_TEXTS:
+        parts = _named(facts, keyword)
+        if parts:
+            made = tuple(Detected(part=part, confidence=BY_SERIES, origin=keyword) for part in parts)
+            return made + _pelvis_too(facts, parts)
+    said: dict[BodyPart, list[str]] = {}
+    for keyword in STUDY_TEXTS:
+        for part in _named(facts, keyword):
+            said.setdefault(part, []).append(keyword)
+    speaking = {keyword for keywords in said.values() for keyword in keywords}
+    return tuple(
+        Detected(
+            part=part,
+            confidence=BY_TWO if len(said[part]) > 1 or len(speaking) == 1 else BY_ONE,
+            origin=" and ".join(said[part]),
+        )
+        for part in BodyPart
+        if part in said
+    )
+
+
+def _pelvis_too(facts: Facts, parts: tuple[BodyPart, ...]) -> tuple[Detected, ...]:
+    """An "abdomen" series of an examination that all say is of abdomen and pelvis covers both."""
+    speaking = [keyword for keyword in STUDY_TEXTS if _named(facts, keyword)]
+    if BodyPart.ABDOMEN not in parts or BodyPart.PELVIS in parts or len(speaking) < 2:
+        return ()
+    if not all(BodyPart.PELVIS in _named(facts, keyword) for keyword in speaking):
+        return ()
+    return (Detected(part=BodyPart.PELVIS, confidence=BY_TWO, origin=" and ".join(speaking)),)
+
+
+def _named(facts: Facts, keyword: str) -> tuple[BodyPart, ...]:
+    fact = facts.get(keyword)
+    return named_in(" ".join(map(str, fact.values))) if fact is not None else ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciled:
+    """The regions that rules see as `body_part`, and whether tag and texts contradict each other."""
+
+    parts: tuple[BodyPart, ...]
+    conflict: bool
+    origin: str
+
+
+def reconcile(tag: tuple[BodyPart, ...], detected: tuple[Detected, ...]) -> Reconciled:
+    """Detected regions where they are confident or the tag is silent, else what the tag says.
+
+    They contradict each other when no region is in both.
+    """
+    parts = tuple(one.part for one in detected)
+    conflict = bool(tag) and bool(parts) and not set(tag) & set(parts)
+    if parts and (not tag or max(one.confidence for one in detected) >= CONFIDENT):
+        return Reconciled(parts=parts, conflict=conflict, origin=detected[0].origin)
+    return Reconciled(parts=tag, conflict=conflict, origin="BodyPartExamined")

@@ -10,6 +10,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
+from router.domain import body_part
 from router.domain.facts import Fact, Facts, Header, Scalar, aggregate, derived, number
 
 Vector = tuple[float, float, float]
@@ -46,6 +47,8 @@ DERIVED_FACTS: dict[str, type[Scalar]] = {
     "laterality": str,
     "patient_age": float,
     "body_part": str,
+    "detected.body_part": str,
+    "body_part_conflict": bool,
     "sop_class": str,
     "calling_ae_title": str,
 }
@@ -96,6 +99,7 @@ def describe(headers: Sequence[Header], *, given: Mapping[str, Scalar | None] | 
         )
         if fact.values
     }
+    facts |= _regions(facts)
     return facts | {"kind": derived("kind", kind_of(facts), "worked out")}
 
 
@@ -154,6 +158,19 @@ def sharpness(kernel: str) -> str | None:
     if name[:1] in {"B", "I", "Q", "H", "U", "S"} and len(digits) == 2:
         return "sharp" if int(digits) >= 50 else "soft"
     return None
+
+
+def _regions(facts: Facts) -> dict[str, Fact]:
+    """What part of the body the series covers, by its texts and, beside them, by its tag."""
+    found = body_part.detect(facts)
+    both = body_part.reconcile(body_part.of_tag(_values(facts, "BodyPartExamined")), found)
+    sure = f"{found[0].origin}, confidence {max(one.confidence for one in found):g}" if found else ""
+    made = (
+        derived("detected.body_part", [one.part for one in found], sure),
+        derived("body_part", both.parts, both.origin),
+        derived("body_part_conflict", both.conflict, "BodyPartExamined and the descriptions"),
+    )
+    return {fact.keyword: fact for fact in made if fact.values}
 
 
 def _geometry(planes: list[tuple[Vector, float]]) -> dict[str, Fact]:

@@ -2,7 +2,8 @@
 
 An instance's header is JSON: keyword -> value, list of values, list of items (a sequence), or null. A fact is looked
 up at the top level, then in the shared, then in the per-frame functional groups; a sequence's attributes are reached
-by a path (`RequestAttributesSequence.ScheduledProcedureStepDescription`), its codes as "value:scheme".
+by a path (`RequestAttributesSequence.ScheduledProcedureStepDescription`). By itself it is its codes as "value:scheme",
+or how many items it has where they are no codes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -160,6 +161,9 @@ def flatten(header: Header) -> dict[str, tuple[tuple[Scalar, ...], str]]:
 
 def _walk(path: str, value: Any) -> Iterator[tuple[str, Scalar]]:
     items = [value] if isinstance(value, Mapping) else value
+    coded = any(item.get("CodeValue") for item in items)
+    if not coded:
+        yield path, len(items)
     for item in items:
         if item.get("CodeValue"):
             yield path, f"{item['CodeValue']}:{item.get('CodingSchemeDesignator') or ''}"

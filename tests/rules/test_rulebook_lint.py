@@ -71,7 +71,7 @@ def test_a_rulebook_that_means_something_is_accepted_and_written_as_it_was() -> 
         ("{StudyID: 0123}", "3:21", "put 83 in quotes"),
         ("{Modality: NO}", "3:22", "put it in quotes"),
         ("{StudyDate: {at_least: 2024-01-31}}", "3:34", 'in quotes: "20240131"'),
-        ("{Modality: }", "3:21", "write Modality: absent"),
+        ("{Modality: ~}", "3:22", "write Modality: absent"),
         ("{PixelData: 3}", "3:23", "ask for present or absent"),
         ("{kind: axial}", "3:18", "axial volume"),
         ("{contrast: CT}", "3:22", "is true or false"),
