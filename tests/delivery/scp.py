@@ -30,6 +30,8 @@ class Archive:
     kept: dict[str, bytes] = field(default_factory=dict)
     """Encoded data sets by SOPInstanceUID."""
     syntaxes: dict[str, str] = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)
+    """SOPInstanceUIDs that came again with other bytes."""
 
     def store(self, event: evt.Event) -> int:
         uid = str(event.request.AffectedSOPInstanceUID)
@@ -37,7 +39,9 @@ class Archive:
         answer = self.answers.pop(0) if self.answers else 0x0000
         status = answer(event) if callable(answer) else answer
         if status == 0x0000 or status & 0xF000 == 0xB000:
-            self.kept[uid] = event.request.DataSet.getvalue()
+            content = event.request.DataSet.getvalue()
+            if self.kept.setdefault(uid, content) != content:
+                self.changed.append(uid)
             self.syntaxes[uid] = str(event.context.transfer_syntax)
         return status
 

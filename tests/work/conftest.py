@@ -10,7 +10,7 @@ from pipelines import catalog
 from router.db.engine import connect, writing
 from router.db.tables import metadata
 from tests.postgres import cluster
-from tests.work.inside import SHELF
+from tests.work import SHELF
 from tests.work.site import Site, close_site, open_site
 
 

@@ -2,13 +2,10 @@
 
 import sys
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 from pipelines import catalog
 from router.work.inside import main
-
-COMMAND = (sys.executable, "-m", "tests.work.inside")
-SHELF = str(Path(__file__).parent / "shelf")
+from tests.work import SHELF
 
 if __name__ == "__main__":
     catalog.__path__.append(SHELF)

@@ -17,7 +17,7 @@ from router.domain.job import Lane, Outcome, State
 from router.work import outbox
 from router.work.infer import serve
 from tests.conftest import until
-from tests.work.inside import COMMAND
+from tests.work import INSIDE
 from tests.work.site import Site, running
 
 PACS = {"kind": "folder", "name": "pacs", "path": "/nowhere"}
@@ -27,7 +27,7 @@ VIEWER = {"kind": "folder", "name": "viewer", "path": "/nowhere", "profile": {"k
 
 @contextmanager
 def inferring(site: Site) -> Iterator[None]:
-    with running(site, Lane.INFER, partial(serve, inside=COMMAND)):
+    with running(site, Lane.INFER, partial(serve, inside=INSIDE)):
         yield
 
 
@@ -224,7 +224,7 @@ def test_asked_to_stop_it_finishes_the_run_in_hand(site: Site, tmp_path: Path) -
     site.destinations(PACS)
     go_on = tmp_path / "go on"
     job_id = site.decide("pacs", wait_for=str(go_on))
-    with running(site, Lane.INFER, partial(serve, inside=COMMAND)) as stop:
+    with running(site, Lane.INFER, partial(serve, inside=INSIDE)) as stop:
         until(lambda: site.job(job_id).phase == "looking", what="the run")
         stop.set()
         site.node.bell.ring(Lane.INFER)

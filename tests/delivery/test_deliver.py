@@ -1,0 +1,201 @@
+"""A result set reaches each of its destinations whole, in order and once, whatever the far side does meanwhile."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pynetdicom.sop_class import CTImageStorage  # type: ignore[attr-defined]
+
+from router.db import jobs
+from router.db.engine import writing
+from router.domain.job import Lane, Outcome, State
+from tests.conftest import component, until
+from tests.delivery.conftest import delivering, pacs, produce
+from tests.delivery.scp import Archive, aborts, archive
+from tests.servers import free_port, orthanc
+from tests.work.site import Site
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
+)  # pynetdicom 3.0.4 forgets the socket whose connect was refused
+
+
+def uids(site: Site, delivery: int) -> list[str]:
+    """SOPInstanceUIDs of the set in the order of sending."""
+    from router.db import results
+    from router.db.engine import reading
+
+    with reading(site.node.engine) as connection:
+        return [one.sop_instance_uid for one in results.of_set(connection, site.job(delivery).result_set_id or 0)]
+
+
+def test_a_set_arrives_in_order_the_report_last_with_its_receipts(site: Site) -> None:
+    with archive() as far:
+        site.destinations(pacs(far))
+        (delivery,) = produce(site, "pacs")
+        with delivering(site):
+            job = site.ended(delivery)
+    assert (job.state, job.outcome, job.attempt) == (State.DONE, Outcome.DELIVERED, 1)
+    assert far.asked == uids(site, delivery)
+    assert [(row["status"], row["accepted"], row["attempts"]) for row in site.receipts(delivery)] == [(0, True, 1)] * 2
+    assert site.acts() == ["results.sent"]
+
+
+def test_while_the_archive_is_full_it_is_tried_again_and_only_what_is_missing(site: Site) -> None:
+    with archive(state=Archive(answers=[0x0000, 0xA700, 0xA700])) as far:
+        site.destinations(pacs(far))
+        (delivery,) = produce(site, "pacs")
+        with delivering(site):
+            job = site.ended(delivery)
+    first, second = uids(site, delivery)
+    assert (job.outcome, job.attempt) == (Outcome.DELIVERED, 3)
+    assert far.asked == [first, second, second, second]
+    assert [row["attempts"] for row in site.receipts(delivery)] == [1, 3]
+
+
+def test_a_warning_is_a_success(site: Site) -> None:
+    with archive(state=Archive(answers=[0xB000, 0xB007])) as far:
+        site.destinations(pacs(far))
+        (delivery,) = produce(site, "pacs")
+        with delivering(site):
+            assert site.ended(delivery).attempt == 1
+    assert [row["status"] for row in site.receipts(delivery)] == [0xB000, 0xB007]
+
+
+def test_an_abort_in_the_middle_costs_an_attempt_and_nothing_twice(site: Site) -> None:
+    with archive(state=Archive(answers=[0x0000, aborts])) as far:
+        site.destinations(pacs(far))
+        (delivery,) = produce(site, "pacs")
+        with delivering(site):
+            job = site.ended(delivery)
+    first, second = uids(site, delivery)
+    assert (job.outcome, job.attempt) == (Outcome.DELIVERED, 2)
+    assert far.asked == [first, second, second]
+
+
+@pytest.mark.parametrize("status", [0x0122, 0x0124, 0xA900, 0xA771])
+def test_a_refusal_for_good_stops_at_once_and_says_what_is_missing(site: Site, status: int) -> None:
+    with archive(state=Archive(answers=[status])) as far:
+        site.destinations(pacs(far))
+        (delivery,) = produce(site, "pacs")
+        with delivering(site):
+            job = site.ended(delivery)
+    assert (job.state, job.attempt, job.problem) == (State.FAILED, 1, "Refused")
+    assert f"destination pacs did not take segmentation {uids(site, delivery)[0]}: {status:04X} (" in (job.reason or "")
+    assert "; 2 of the result set are not there" in (job.reason or "")
+    assert far.asked == uids(site, delivery)[:1], "a report was sent without what it references"
+
+
+def test_an_archive_that_does_not_know_segmentations_is_named(site: Site) -> None:
+    with archive(classes=[str(CTImageStorage)]) as far:
+        site.destinations(pacs(far))
+        (delivery,) = produce(site, "pacs")
+        with delivering(site):
+            job = site.ended(delivery)
+    assert job.state is State.FAILED
+    assert "ARCHIVE does not take Segmentation Storage" in (job.reason or "")
+
+
+def test_a_caller_that_is_not_known_there_is_told_so_at_once(site: Site) -> None:
+    with archive(require_calling=["SOMEONE"]) as far:
+        site.destinations(pacs(far))
+        (delivery,) = produce(site, "pacs")
+        with delivering(site):
+            job = site.ended(delivery)
+    assert (job.state, job.attempt, job.problem) == (State.FAILED, 1, "Rejected")
+
+
+def test_an_archive_that_was_away_gets_everything_when_it_is_back_and_nobody_else_waits_for_it(site: Site) -> None:
+    far = Archive(port=free_port())
+    out = site.folder / "out"
+    out.mkdir()
+    site.destinations(pacs(far), {"kind": "folder", "name": "folder", "path": str(out)})
+    away, here = produce(site, "pacs", "folder")
+    with delivering(site):
+        assert site.ended(here).outcome is Outcome.DELIVERED
+        until(lambda: site.job(away).attempt > 1, what="another attempt")
+        assert "nobody answers there" in (site.job(away).reason or "")
+        with archive(state=far, port=far.port):
+            assert site.ended(away).outcome is Outcome.DELIVERED
+    assert sorted(path.stem for path in out.iterdir()) == sorted(uids(site, here)) == sorted(far.kept)
+
+
+def test_attempts_come_to_an_end(site: Site) -> None:
+    site.destinations(pacs(Archive(port=free_port())))
+    (delivery,) = produce(site, "pacs", max_attempts=2)
+    with delivering(site):
+        job = site.ended(delivery)
+    assert (job.state, job.attempt, job.problem) == (State.FAILED, 2, "Unreachable")
+
+
+def test_a_destination_that_is_gone_is_named_and_its_return_is_enough(site: Site) -> None:
+    site.destinations()
+    (delivery,) = produce(site, "pacs")
+    with delivering(site), archive() as far:
+        job = site.ended(delivery)
+        assert (job.state, job.problem) == (State.FAILED, "NoSuchDestination")
+        site.destinations(pacs(far))
+        with writing(site.node.engine) as connection:
+            jobs.revive(connection, delivery, who="anna")
+        site.node.bell.ring(Lane.DELIVER)
+        assert site.ended(delivery).outcome is Outcome.DELIVERED
+
+
+def test_what_was_taken_but_not_written_down_goes_again_as_the_same_bytes(site: Site) -> None:
+    with archive() as far:
+        site.destinations(pacs(far))
+        (delivery,) = produce(site, "pacs")
+        with delivering(site):
+            site.ended(delivery)
+        before = dict(far.kept)
+        with writing(site.node.engine) as connection:
+            connection.exec_driver_sql("DELETE FROM receipt")
+            connection.exec_driver_sql(f"UPDATE job SET state = 'failed' WHERE id = {delivery}")
+            jobs.revive(connection, delivery, who="test")
+        with delivering(site):
+            site.ended(delivery)
+    assert far.asked == uids(site, delivery) * 2
+    assert far.kept == before
+
+
+def test_several_sets_for_one_archive_go_one_after_the_other(site: Site) -> None:
+    with archive() as far:
+        site.destinations(pacs(far))
+        deliveries = [produce(site, "pacs", number=number)[0] for number in range(4)]
+        with delivering(site):
+            site.quiet()
+    assert far.asked == [uid for delivery in deliveries for uid in uids(site, delivery)]
+
+
+def test_dcmtk_takes_a_set(site: Site, tmp_path: Path) -> None:
+    component("DCMTK")
+    port = free_port()
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    server = subprocess.Popen(["storescp", "--aetitle", "ARCHIVE", "-od", taken, "+xi", str(port)])
+    try:
+        site.destinations(pacs(Archive(port=port)))
+        (delivery,) = produce(site, "pacs")
+        with delivering(site):
+            assert site.ended(delivery).outcome is Outcome.DELIVERED
+    finally:
+        server.terminate()
+        server.wait(10)
+    got = [dcmread(path) for path in taken.iterdir()]
+    assert {one.SOPInstanceUID for one in got} == set(uids(site, delivery))
+    assert {one.file_meta.TransferSyntaxUID.name for one in got} == {"Implicit VR Little Endian"}
+
+
+def test_orthanc_holds_each_object_once_however_often_it_is_sent(site: Site, tmp_path: Path) -> None:
+    component("Orthanc")
+    with orthanc(tmp_path / "orthanc", {}) as far:
+        site.destinations({**pacs(Archive(port=far.dicom_port)), "ae_title": "ORTHANC"})
+        (delivery,) = produce(site, "pacs")
+        with delivering(site):
+            assert site.ended(delivery).outcome is Outcome.DELIVERED
+            with writing(site.node.engine) as connection:
+                again = jobs.rerun(connection, delivery, who="anna")
+            site.node.bell.ring(Lane.DELIVER)
+            assert site.ended(again).outcome is Outcome.DELIVERED
+        assert sorted(one["SOPInstanceUID"] for one in far.instances()) == sorted(uids(site, delivery))
