@@ -6,6 +6,7 @@ cannot be told apart here, and codestreams that a codec does not take, are left 
 
 import os
 import struct
+import zlib
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -17,7 +18,7 @@ from pydicom import uid
 from pydicom.pixels.utils import get_j2k_parameters
 
 from dicom_sr.traits import PixelForm
-from dicom_sr.walk import ITEM, UNDEFINED, UnusualError
+from dicom_sr.walk import DEFLATED_FRAMES, ITEM, UNDEFINED, UnusualError
 
 Words = NDArray[Any]
 Decode = Callable[[bytes, PixelForm], Words]
@@ -54,6 +55,15 @@ def run_length(frame: bytes, form: PixelForm) -> Words:
     return np.frombuffer(imagecodecs.dicomrle_decode(frame, dtype), dtype)
 
 
+def deflated(frame: bytes, form: PixelForm) -> Words:
+    """Deflated Image Frame Compression (PS3.5 8.2.16): each frame a deflate stream of its own."""
+    try:
+        inflated = zlib.decompress(frame, -zlib.MAX_WBITS, bufsize=form.frame_bytes)
+    except zlib.error as fault:
+        raise ValueError(str(fault)) from None
+    return np.frombuffer(inflated, f"<u{form.bits_allocated // 8}", form.rows * form.columns)
+
+
 CODECS: dict[str, Decode] = {
     str(uid.JPEGBaseline8Bit): jpeg,
     str(uid.JPEGExtended12Bit): jpeg,
@@ -67,6 +77,7 @@ CODECS: dict[str, Decode] = {
     str(uid.HTJ2KLosslessRPCL): high_throughput,
     str(uid.HTJ2K): high_throughput,
     str(uid.RLELossless): run_length,
+    DEFLATED_FRAMES: deflated,
 }
 
 

@@ -10,10 +10,10 @@ from pydicom.datadict import keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
-from pydicom.uid import UID
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from dicom_sr.refusals import NotDicom
-from dicom_sr.walk import ITEM, PIXELS, UNDEFINED, UnusualError, Wanted, walk
+from dicom_sr.walk import ITEM, KNOWN, PIXELS, UNDEFINED, UnusualError, Wanted, walk
 
 NUMBERS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
 """Attributes of VR US; all others in TEXTS are text."""
@@ -140,7 +140,7 @@ def slow_head(path: Path) -> Head:
     values.update({keyword: b"" for keyword in PRESENCE if keyword in dataset})
     syntax = UID(dataset.file_meta.get("TransferSyntaxUID", ""))
     tag, length = at_pixels[0] if at_pixels else (None, 0)
-    placed = tag is not None and syntax.is_transfer_syntax and not syntax.is_deflated
+    placed = tag is not None and syntax in KNOWN and syntax != DeflatedExplicitVRLittleEndian
     return Head(
         path=path,
         size=path.stat().st_size,

@@ -118,6 +118,8 @@ def planes(path: Path) -> tuple[Head, list[Plane]]:
     Raises:  NotDicom, NoImages, NoGeometry, UnreadablePixels, OSError
     """
     head = part10.head(path)
+    if not head.values.get("SOPInstanceUID", b"").strip(b"\0 "):
+        raise NoImages(f"{path} has no SOPInstanceUID", remedy="Give DICOM objects as a scanner or archive made them")
     form = pixel_form(head)
     frames = int(number(head.values.get("NumberOfFrames", b"")) or 1)
     if frames == 1 and "PerFrameFunctionalGroupsSequence" not in head.values:
@@ -138,7 +140,7 @@ def planes(path: Path) -> tuple[Head, list[Plane]]:
 
 def instance_of(head: Head) -> str:
     """SOPInstanceUID, verbatim but for its padding."""
-    return text(head.values.get("SOPInstanceUID", b"")) or "(without SOPInstanceUID)"
+    return text(head.values["SOPInstanceUID"])
 
 
 def pixel_form(head: Head) -> PixelForm:

@@ -80,7 +80,10 @@ ITEM, ITEM_END, SEQUENCE_END = as_word(0xFFFEE000), as_word(0xFFFEE00D), as_word
 
 PIXELS = words(("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
 SYNTAX = as_word(tag_for_keyword("TransferSyntaxUID") or 0)
-KNOWN = frozenset(str(syntax) for syntax in uid.AllTransferSyntaxes)
+DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
+"""Deflated Image Frame Compression (PS3.5 8.2.16, PS3.6 table A-1), which pydicom does not know yet."""
+
+KNOWN = frozenset([*map(str, uid.AllTransferSyntaxes), DEFLATED_FRAMES])
 
 META = 0x0002
 """Group of the File Meta Information (PS3.10 7.1)."""

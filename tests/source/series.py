@@ -16,6 +16,8 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.encoders import RLELosslessEncoder
 from pydicom.sequence import Sequence as Items
 
+from dicom_sr.walk import DEFLATED_FRAMES
+
 ORIENTATIONS = {
     "axial": (1, 0, 0, 0, 1, 0),
     "axial reversed": (-1, 0, 0, 0, 1, 0),
@@ -121,7 +123,7 @@ def pixels(dataset: Dataset, stored: NDArray[Any], bits_stored: int, signed: boo
     dataset.BitsAllocated = 8 * stored.dtype.itemsize
     dataset.BitsStored, dataset.HighBit = bits_stored, bits_stored - 1
     dataset.PixelRepresentation = int(signed)
-    if not uid.UID(syntax).is_encapsulated:
+    if syntax not in ENCODERS:
         order = ">" if syntax == uid.ExplicitVRBigEndian else "<"
         dataset.PixelData = frames.astype(frames.dtype.newbyteorder(order)).tobytes()
         dataset["PixelData"].VR = "OB" if stored.dtype.itemsize == 1 else "OW"
@@ -150,12 +152,19 @@ ENCODERS: dict[str, Callable[[NDArray[Any], int], bytes]] = {
     uid.HTJ2KLossless: lambda frame, bits: imagecodecs.htj2k_encode(frame, reversible=True),
     uid.JPEGLosslessSV1: lambda frame, bits: imagecodecs.ljpeg_encode(unsigned(frame), bitspersample=bits),
     uid.RLELossless: _run_length,
+    DEFLATED_FRAMES: lambda frame, bits: imagecodecs.deflate_encode(frame, raw=True),
 }
 
 
 def save(dataset: Dataset, path: Path, syntax: str) -> Path:
     """Writes a data set as a Part 10 file, odd values and all."""
+    if syntax == DEFLATED_FRAMES:  # pydicom writes it under a syntax that it knows, whose UID is as long
+        save(dataset, path, uid.JPEGLSLossless)
+        path.write_bytes(path.read_bytes().replace(uid.JPEGLSLossless.encode(), DEFLATED_FRAMES.encode() + b"\0", 1))
+        return path
     dataset.file_meta = FileMetaDataset()
+    if not dataset.SOPInstanceUID:
+        dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
     dataset.file_meta.TransferSyntaxUID = uid.UID(syntax)
     with disable_value_validation():
         dataset.save_as(path, enforce_file_format=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import uid
 from pydicom.config import disable_value_validation
@@ -58,6 +58,7 @@ def headers(draw: st.DrawFn, depth: int = 0) -> Dataset:
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: uid.UID(syntax).keyword)
+@settings(max_examples=40)
 @given(dataset=headers(), has_pixels=st.booleans())
 def test_the_walk_finds_what_pydicom_finds(
     syntax: str, tmp_path_factory: pytest.TempPathFactory, dataset: Dataset, has_pixels: bool

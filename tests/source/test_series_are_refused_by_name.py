@@ -238,6 +238,10 @@ def segmentation(folder: Path) -> list[Path]:
     return [save(slice_of(recipe, 2, 1), folder / "seg.dcm", recipe.syntax)]
 
 
+def without_uid(folder: Path) -> list[Path]:
+    return write(folder, Recipe(change=lambda dataset, index: setattr(dataset, "SOPInstanceUID", "")))
+
+
 def undescribed_frames(folder: Path) -> list[Path]:
     dataset = enhanced(Recipe(sop_class=uid.EnhancedCTImageStorage))
     del dataset.PerFrameFunctionalGroupsSequence[-1]
@@ -253,6 +257,7 @@ def undescribed_frames(folder: Path) -> list[Path]:
         (cut_in_the_header, UnusableSeries, ""),
         (report, refusals.NoImages, THIRD),
         (segmentation, refusals.NoImages, "Segmentation Storage"),
+        (without_uid, refusals.NoImages, "SOPInstanceUID"),
         (undescribed_frames, refusals.NoGeometry, "5 frames and describes 4"),
     ],
 )
