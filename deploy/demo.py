@@ -105,7 +105,7 @@ def watch(config: Path) -> list[int]:
     sys.exit(f"nothing came back within {DEADLINE_S} s; see {WORK}/*.log")
 
 
-def show(config: Path, archive: Path, runs: list[int], source: list[Path]) -> bool:
+def show(config: Path, archive: Path, runs: list[int], source: Path) -> bool:
     """Print measurements and where the objects lie, and draw the contact sheet; whether there was a result."""
     from router.config import load
     from router.db import jobs, results
@@ -135,11 +135,8 @@ def show(config: Path, archive: Path, runs: list[int], source: list[Path]) -> bo
         if modality == "SEG":
             segmentations.append(file)
     for file in segmentations:
-        from dicom_sr import show as pictures
-
-        sheet = WORK / "overlay.png"
-        sheet.write_bytes(pictures.contact_sheet_of(file, source))
-        console.print(f"Overlay:             {sheet}")
+        console.print("Overlay:", end=" ")
+        cli("show", file, "--source", source, "--png", WORK / "overlay.png")
     return bool(segmentations)
 
 
@@ -172,7 +169,7 @@ def main() -> None:
         await_echo(port, "ISOCENTER", node, "node")
         cli("send", study, "--to", f"ISOCENTER@127.0.0.1:{port}")
         runs = watch(config)
-        found = show(config, WORK / "archive", runs, sorted(study.rglob("*")))
+        found = show(config, WORK / "archive", runs, study)
     console.print(f"{time.monotonic() - started:.0f} s in all. Logs and everything else lie in {WORK}")
     sys.exit(0 if found else 1)
 
