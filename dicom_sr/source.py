@@ -339,6 +339,11 @@ def remarks(stack: Sequence[Plane], affine: NDArray[np.float64]) -> list[str]:
         said.append("a single slice without thickness; 1 mm was assumed")
     if not stack[0].traits.frame_of_reference_uid:
         said.append("the slices name no frame of reference")
+    step, stated = float(np.linalg.norm(affine[:3, 0])), stack[0].traits.spacing_between_slices
+    if len(stack) > 1 and stated and stated > 0 and step > 1.5 * stated:
+        said.append(
+            f"slices lie {step:.3f} mm apart where SpacingBetweenSlices says {stated:g} mm: some may be missing"
+        )
     return said
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom import uid
 from pydicom.dataset import Dataset
 
@@ -91,6 +93,32 @@ def test_a_missing_slice_is_a_gap_between_named_neighbours(missing: int, tmp_pat
     assert f"5.000 mm between slices {missing} and {missing + 1} of 4, 2.500 mm elsewhere" in said
     for neighbour in (missing - 1, missing + 1):
         assert f"1.7.{neighbour + 1} at" in said
+
+
+@pytest.fixture(scope="module")
+def twelve(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A series of twelve slices, in slice order."""
+    return write(tmp_path_factory.mktemp("twelve"), Recipe(stored=chiral((12, 2, 2))))
+
+
+@given(st.sets(st.integers(0, 11), min_size=1))
+def test_what_is_left_of_a_series_is_read_only_where_it_is_even(twelve: list[Path], kept: set[int]) -> None:
+    steps = set(np.diff(sorted(kept)).tolist())
+    paths = [twelve[index] for index in kept]
+    if len(steps) <= 1:
+        assert [plane.path for plane in source.read(paths).planes] == [twelve[index] for index in sorted(kept)]
+    else:
+        with pytest.raises((refusals.GapInSeries, refusals.UnevenSpacing)):
+            source.read(paths)
+
+
+def test_every_second_slice_is_read_and_the_wide_step_is_said(tmp_path: Path) -> None:
+    def change(dataset: Dataset, index: int) -> None:
+        dataset.SpacingBetweenSlices = 2.5
+
+    paths = write(tmp_path, Recipe(change=change))
+    assert source.read(paths).warnings == ()
+    assert "SpacingBetweenSlices says 2.5 mm" in source.read(paths[::2]).warnings[0]
 
 
 def test_a_missing_slice_of_a_tilted_stack_is_a_gap(tmp_path: Path) -> None:
