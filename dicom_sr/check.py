@@ -59,7 +59,7 @@ def inspect(
     others = [*datasets, *related]
     for dataset in datasets:
         place = text(dataset, "Modality") or "object"
-        faults += _alone(dataset, place)
+        faults += _alone(dataset, place, ours=False)
         sop_class = text(dataset, "SOPClassUID")
         if source is not None and sop_class == SegmentationStorage:
             faults += segmentation.on_source(dataset, source, None, place)
@@ -86,12 +86,12 @@ def _faults(objects: Sequence[Built], order: Order) -> list[Fault]:
 
 def _of_order(built: Built, dataset: Dataset, whole: Sequence[Dataset], order: Order) -> Iterator[Fault]:
     """All that one object of an ordered set must be."""
-    place, source, findings = built.kind, order.source, order.findings
-    yield from _alone(dataset, place)
+    place, source = built.kind, order.source
+    yield from _alone(dataset, place, ours=True)
     yield from identity.of_source(dataset, source.header, place)
     yield from identity.as_ordered(dataset, built, order, place)
     if built.sop_class_uid == SegmentationStorage:
-        yield from segmentation.on_source(dataset, source, findings.labels, place)
+        yield from segmentation.on_source(dataset, source, order.findings, place)
         yield from segmentation.as_found(dataset, order, place)
     elif built.sop_class_uid == Comprehensive3DSRStorage:
         known, segs = _known(source, dataset, whole), _segs(whole)
@@ -99,12 +99,11 @@ def _of_order(built: Built, dataset: Dataset, whole: Sequence[Dataset], order: O
         yield from report.says(dataset, order, segs, place)
 
 
-def _alone(dataset: Dataset, place: str) -> Iterator[Fault]:
-    yield from attributes.attributes(dataset, place)
-    sop_class = text(dataset, "SOPClassUID")
-    if sop_class == SegmentationStorage and text(dataset, "SegmentationType") == "BINARY":
+def _alone(dataset: Dataset, place: str, *, ours: bool) -> Iterator[Fault]:
+    yield from attributes.attributes(dataset, place, ours=ours)
+    if text(dataset, "SOPClassUID") == SegmentationStorage and text(dataset, "SegmentationType") == "BINARY":
         yield from segmentation.structure(dataset, place)
-    elif sop_class == Comprehensive3DSRStorage:
+    elif text(dataset, "SOPClassUID") in attributes.REPORTS:
         yield from report.structure(dataset, place)
 
 

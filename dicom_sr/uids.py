@@ -9,6 +9,9 @@ ISOCENTER = UUID("5a2c3f0e-7d7b-4d0e-9a53-6f1b5e0c1a77")
 
 SEPARATOR = "\x1f"
 
+LABEL_MAP_SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
+"""SOP Class of Sup 243, which pydicom's dictionary lacks."""
+
 IMPLEMENTATION_CLASS_UID = "2.25.129286285644131457463281339787907949086"
 """Who wrote a file, in its File Meta Information (PS3.7 D.3.3.2): uuid5 of ISOCENTER and "implementation"."""
 

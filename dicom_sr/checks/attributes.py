@@ -10,12 +10,18 @@ from collections.abc import Iterator
 from functools import cache
 
 from pydicom.dataset import Dataset
-from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    EnhancedSRStorage,
+    SegmentationStorage,
+)
 
 from dicom_sr import codes
-from dicom_sr.checks.fault import Fault, items, one_of, text
+from dicom_sr.checks.fault import Fault, every, items, one_of, text
 from dicom_sr.elements import tag_of
 from dicom_sr.header import IDENTITY, REQUEST
+from dicom_sr.uids import LABEL_MAP_SEGMENTATION_STORAGE
 
 TYPE_1 = (
     "SOPClassUID",
@@ -44,7 +50,6 @@ TYPE_2 = (
 
 SEGMENTATION_1 = (
     "ImageType",
-    "FrameOfReferenceUID",
     "Manufacturer",
     "ManufacturerModelName",
     "DeviceSerialNumber",
@@ -65,18 +70,15 @@ SEGMENTATION_1 = (
     "DimensionOrganizationSequence",
     "DimensionIndexSequence",
     "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-    "ReferencedSeriesSequence",
     "PixelData",
 )
 
-SEGMENTATION_2 = ("ContentDescription", "PositionReferenceIndicator")
+SEGMENTATION_2 = ("ContentDescription",)
 
 SEGMENT_1 = (
     "SegmentNumber",
     "SegmentLabel",
     "SegmentAlgorithmType",
-    "SegmentAlgorithmName",
     "SegmentedPropertyCategoryCodeSequence",
     "SegmentedPropertyTypeCodeSequence",
 )
@@ -105,6 +107,9 @@ ENUMERATED = {
     "ContentQualification": ("PRODUCT", "RESEARCH", "SERVICE"),
 }
 
+SEGMENTATIONS = {str(SegmentationStorage), LABEL_MAP_SEGMENTATION_STORAGE}
+REPORTS = {str(EnhancedSRStorage), str(ComprehensiveSRStorage), str(Comprehensive3DSRStorage)}
+
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 FORMS = {
@@ -132,22 +137,31 @@ REFERENCES = frozenset(
 """UIDs that quote the source, leading zeros and all; that they resolve is looked at elsewhere."""
 
 
-def attributes(dataset: Dataset, place: str) -> Iterator[Fault]:
-    """Missing, empty and malformed attributes of one object."""
+def attributes(dataset: Dataset, place: str, *, ours: bool) -> Iterator[Fault]:
+    """Missing, empty and malformed attributes of one object; a code of `ours` has the very meaning of our table."""
     yield from missing(dataset, TYPE_1, TYPE_2, place)
     sop_class = text(dataset, "SOPClassUID")
-    if sop_class == SegmentationStorage:
-        yield from missing(dataset, SEGMENTATION_1, SEGMENTATION_2, place)
-        for number, segment in enumerate(items(dataset, "SegmentSequence"), start=1):
-            yield from missing(segment, SEGMENT_1, (), f"{place}.SegmentSequence[{number}]")
-    elif sop_class == Comprehensive3DSRStorage:
+    if sop_class in SEGMENTATIONS:
+        yield from _segmentation(dataset, place)
+    elif sop_class in REPORTS:
         yield from missing(dataset, REPORT_1, REPORT_2, place)
     else:
         yield Fault(f"{place}.SOPClassUID", f"{sop_class or 'nothing'} is no result that this gate knows")
-    for number, equipment in enumerate(items(dataset, "ContributingEquipmentSequence"), start=1):
-        yield from missing(equipment, EQUIPMENT_1, (), f"{place}.ContributingEquipmentSequence[{number}]")
-    yield from forms(dataset, place)
+    for where, equipment in every(dataset, "ContributingEquipmentSequence", place):
+        yield from missing(equipment, EQUIPMENT_1, (), where)
+    yield from forms(dataset, place, ours=ours)
     yield from undeclared(dataset, place)
+
+
+def _segmentation(dataset: Dataset, place: str) -> Iterator[Fault]:
+    yield from missing(dataset, SEGMENTATION_1, SEGMENTATION_2, place)
+    if text(dataset, "DimensionOrganizationType") != "TILED_FULL":
+        yield from missing(dataset, ("PerFrameFunctionalGroupsSequence",), (), place)
+    if "FrameOfReferenceUID" in dataset:
+        yield from missing(dataset, ("FrameOfReferenceUID",), ("PositionReferenceIndicator",), place)
+    for where, segment in every(dataset, "SegmentSequence", place):
+        named = () if text(segment, "SegmentAlgorithmType") == "MANUAL" else ("SegmentAlgorithmName",)
+        yield from missing(segment, (*SEGMENT_1, *named), (), where)
 
 
 def undeclared(dataset: Dataset, place: str) -> Iterator[Fault]:
@@ -184,7 +198,7 @@ def _filled(dataset: Dataset, keyword: str) -> bool:
     return bool(raw.value) or raw.value == 0
 
 
-def forms(dataset: Dataset, place: str) -> Iterator[Fault]:
+def forms(dataset: Dataset, place: str, *, ours: bool) -> Iterator[Fault]:
     """Values that their VR does not allow, and incomplete or misnamed codes, at any depth."""
     for element in dataset:
         keyword = element.keyword
@@ -193,9 +207,9 @@ def forms(dataset: Dataset, place: str) -> Iterator[Fault]:
         where = f"{place}.{keyword or element.tag}"
         if element.VR == "SQ":
             for number, item in enumerate(element.value or (), start=1):
-                yield from _code(item, f"{where}[{number}]")
+                yield from _code(item, f"{where}[{number}]", ours=ours)
                 if keyword != "PerFrameFunctionalGroupsSequence":
-                    yield from forms(item, f"{where}[{number}]")
+                    yield from forms(item, f"{where}[{number}]", ours=ours)
             continue
         values = element.value if element.VM > 1 else [element.value]
         pattern = FORMS.get(element.VR)
@@ -210,8 +224,11 @@ def forms(dataset: Dataset, place: str) -> Iterator[Fault]:
                 yield from one_of(place, keyword, str(value or ""), ENUMERATED[keyword])
 
 
-def _code(item: Dataset, place: str) -> Iterator[Fault]:
-    """A code item without all its three parts, or with another meaning than our table gives it."""
+def _code(item: Dataset, place: str, *, ours: bool) -> Iterator[Fault]:
+    """A code item without all its three parts, or with another meaning than our table gives it.
+
+    Others may word a meaning in their own way; it must still share a word with ours. Units are worded freely.
+    """
     value = text(item, "CodeValue") or text(item, "LongCodeValue")
     if not value and "CodeMeaning" not in item and "CodeValue" not in item:
         return
@@ -220,7 +237,9 @@ def _code(item: Dataset, place: str) -> Iterator[Fault]:
         yield Fault(place, f"the code ({value}, {scheme}, {meaning}) lacks a part")
         return
     known = meanings().get((value, scheme))
-    if known is not None and meaning.casefold() != known.casefold():
+    words = set((known or "").casefold().split())
+    near = not ours and (scheme == "UCUM" or words & set(meaning.casefold().split()))
+    if known is not None and meaning.casefold() != known.casefold() and not near:
         yield Fault(place, f"({value}, {scheme}) means {known!r}, not {meaning!r}")
     if scheme == codes.OWN and known is None:
         yield Fault(place, f"({value}, {scheme}) is not defined")

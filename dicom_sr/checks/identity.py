@@ -76,7 +76,7 @@ def _equipment(dataset: Dataset, order: Order, place: str) -> Iterator[Fault]:
     yield from expect(where, "ManufacturerModelName", text(ours[0], "ManufacturerModelName"), algorithm.name)
     yield from expect(where, "SoftwareVersions", text(ours[0], "SoftwareVersions"), algorithm.version)
     observed = tree(dataset, place).words("device_observer_uid")
-    if observed and observed != [device(algorithm)]:
+    if text(dataset, "Modality") == "SR" and observed != [device(algorithm)]:
         yield Fault(place, "Device Observer UID is not the Device UID of the equipment")
 
 

@@ -9,6 +9,7 @@ from math import isclose
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.sr._concepts_dict import concepts
 from pydicom.uid import SegmentationStorage
 
 from dicom_sr import codes
@@ -16,7 +17,8 @@ from dicom_sr.checks.fault import Fault, code_of, every, expect, items, numbers,
 from dicom_sr.checks.segmentation import contradicts
 from dicom_sr.kinds import Order
 from dicom_sr.kinds.measurement_report import PRODUCT_USE, RESEARCH_USE
-from dicom_sr.nouns import Code, MeasurementGroup
+from dicom_sr.nouns import Box, Code, MeasurementGroup
+from dicom_sr.references import frame_of_reference
 from dicom_sr.source import SourceSeries
 
 RELATIONSHIPS = {
@@ -46,6 +48,9 @@ VALUES = {
 }
 """The attribute that holds each value type's value (PS3.3 C.17.3.2)."""
 
+NAMED = {"TEXT", "CODE", "NUM", "UIDREF", "DATETIME", "DATE", "TIME", "PNAME", "CONTAINER"}
+"""Value types whose items must bear a concept name."""
+
 RELATED_BY = {
     "language": "HAS CONCEPT MOD",
     "observer_type": "HAS OBS CONTEXT",
@@ -65,6 +70,38 @@ RELATED_BY = {
     "source_series_for_segmentation": "CONTAINS",
 }
 """How the templates relate an item of this name to its parent."""
+
+COMMON_UNITS = frozenset(
+    [
+        "1",
+        "g",
+        "mg",
+        "kg",
+        "l",
+        "dl",
+        "ml",
+        "mL",
+        "cm3",
+        "g/cm3",
+        "m",
+        "km",
+        "ms",
+        "min",
+        "h",
+        "d",
+        "a",
+        "deg",
+        "rad",
+        "[degF]",
+        "Cel",
+        "kPa",
+        "W",
+        "mGy",
+        "mSv",
+    ]
+)
+UNITS = COMMON_UNITS | {value for names in concepts["UCUM"].values() for value in names}
+"""UCUM units that reports use: those of the standard's context groups, and common ones that they leave out."""
 
 VOLUME_SHARE = 0.001
 """Largest relative difference between a volume in the report and the one that the SEG's voxels have."""
@@ -124,13 +161,10 @@ def structure(dataset: Dataset, place: str) -> Iterator[Fault]:
         yield Fault(f"{place}.ConceptNameCodeSequence", "is not Imaging Measurement Report")
     for child in root.all():
         yield from _item(child, is_root=child is root)
-    for name in ("language", "observer_type", "device_observer_uid", "procedure_reported", "imaging_measurements"):
+    for name in ("language", "observer_type", "procedure_reported", "imaging_measurements"):
         if not root.of(name):
             yield Fault(place, f"the item {codes.find(name).meaning} of TID 1500 is missing")
     for container in root.of("imaging_measurements"):
-        for name in ("algorithm_name", "algorithm_version"):
-            if not container.words(name):
-                yield Fault(container.place, f"the item {codes.find(name).meaning} of TID 4019 is missing")
         for group in container.of("measurement_group"):
             yield from _group(group)
     yield from _unique_tracking(root)
@@ -145,7 +179,7 @@ def _item(item: Item, *, is_root: bool) -> Iterator[Fault]:
     relationship = text(dataset, "RelationshipType")
     if not is_root and relationship not in RELATIONSHIPS:
         yield Fault(f"{place}.RelationshipType", f"{relationship!r} is no relationship")
-    if item.name is None:
+    if item.name is None and (item.value_type in NAMED or "ConceptNameCodeSequence" in dataset):
         yield Fault(f"{place}.ConceptNameCodeSequence", "is not one code")
     for name, wanted in RELATED_BY.items():
         if same(item.name, codes.find(name)):
@@ -167,32 +201,31 @@ def _number(item: Item) -> Iterator[Fault]:
         return
     if floating and not isclose(values[0], floating[0], rel_tol=1e-9, abs_tol=1e-12):
         yield Fault(f"{place}.FloatingPointValue", f"is {floating[0]!r}, NumericValue is {values[0]!r}")
+    if unit.scheme == "UCUM" and unit.value not in UNITS and not unit.value.startswith("{"):
+        yield Fault(f"{place}.MeasurementUnitsCodeSequence", f"{unit.value!r} is no unit")
     derivations = item.of("derivation")
     derivation = code_of(derivations[0].dataset, "ConceptCodeSequence") if derivations else None
     quantity = codes.quantity_of(item.name, derivation) if item.name else None
     if quantity is None:
         return
-    if not same(unit, quantity.unit):
-        yield Fault(
-            f"{place}.MeasurementUnitsCodeSequence",
-            f"{quantity.name} is in {unit.value!r}, not {quantity.unit.value!r}",
-        )
-    if not quantity.minimum <= values[0] <= quantity.maximum:
+    if same(unit, quantity.unit) and not quantity.minimum <= values[0] <= quantity.maximum:
         yield Fault(f"{place}.NumericValue", f"{quantity.name} cannot be {values[0]:g} {unit.value}")
 
 
 def _group(group: Item) -> Iterator[Fault]:
     """A measurement group: tracked, of a finding; on one segment where its template is 1411."""
     templates = [text(item, "TemplateIdentifier") for item in items(group.dataset, "ContentTemplateSequence")]
-    if templates not in (["1411"], ["1501"], ["1410"]):
+    if templates and templates not in (["1410"], ["1411"], ["1501"]):
         yield Fault(f"{group.place}.ContentTemplateSequence", f"{templates} is no template of a measurement group")
-    wanted = ["tracking_identifier", "tracking_unique_identifier", "finding"]
-    if templates == ["1411"] or group.of("referenced_segment"):
-        yield from expect(group.place, "ContentTemplateSequence", templates, ["1411"])
-        wanted += ["referenced_segment", "source_series_for_segmentation"]
-    for name in wanted:
-        if len(group.of(name)) != 1:
-            yield Fault(group.place, f"has {len(group.of(name))} items {codes.find(name).meaning}, must be 1")
+    for name, least in (("tracking_identifier", 1), ("tracking_unique_identifier", 1), ("finding", 0)):
+        if not least <= len(group.of(name)) <= 1:
+            yield Fault(
+                group.place, f"has {len(group.of(name))} items {codes.find(name).meaning}, must be {least} to 1"
+            )
+    if group.of("referenced_segment"):
+        sources = len(group.of("source_series_for_segmentation")) + len(group.of("source_image_for_segmentation"))
+        if not sources:
+            yield Fault(group.place, "names a segment and not what it was made from")
     sides = [side.meaning for site in group.of("finding_site") for side in _sides(site)]
     if contradicts(" ".join(group.words("tracking_identifier")), " ".join(sides)):
         yield Fault(group.place, "its tracking identifier says another side than its laterality")
@@ -264,6 +297,11 @@ def says(dataset: Dataset, order: Order, segs: Sequence[Dataset], place: str) ->
         return
     for found, group in zip(groups, findings.groups, strict=True):
         yield from _same_group(found, group)
+        if group.box is not None:
+            yield from _same_box(found, group.box, frame_of_reference(order))
+        template = "1411" if (group.segment_number is not None and segs) or group.box is not None else "1501"
+        identified = [text(item, "TemplateIdentifier") for item in items(found.dataset, "ContentTemplateSequence")]
+        yield from expect(found.place, "ContentTemplateSequence", identified, [template])
         if group.segment_number is not None:
             yield from _same_segment(found, group, segs)
             series = order.source.acquisition.series_instance_uid
@@ -321,6 +359,18 @@ def _same_group(found: Item, group: MeasurementGroup) -> Iterator[Fault]:
 
 
 Number = tuple[tuple[str, str], float | None, str]
+
+
+def _same_box(found: Item, box: Box, frame_of_reference_uid: str) -> Iterator[Fault]:
+    """The faces in the report enclose the box that was found, in the source's frame of reference."""
+    faces = found.of("volume_surface")
+    points = np.array([point for face in faces for point in numbers(face.dataset, "GraphicData")]).reshape(-1, 3)
+    wanted = np.array([box.minimum, box.maximum])
+    if len(faces) != 6 or np.abs(np.array([points.min(axis=0), points.max(axis=0)]) - wanted).max() > 0.01:
+        yield Fault(found.place, f"its {len(faces)} faces do not enclose the box that was found")
+    for face in faces:
+        uid = text(face.dataset, "ReferencedFrameOfReferenceUID")
+        yield from expect(face.place, "ReferencedFrameOfReferenceUID", uid, frame_of_reference_uid)
 
 
 def _number_of(item: Item) -> Number:

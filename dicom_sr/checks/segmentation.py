@@ -7,7 +7,7 @@ Source:  PS3.3 C.7.6.16, C.7.6.17, C.8.20.2; PS3.5 8.1.1
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 
 from dicom_sr.checks.fault import Fault, code_of, every, expect, items, numbers, same, text
 from dicom_sr.kinds import Order
-from dicom_sr.nouns import LabelMap
+from dicom_sr.nouns import Findings, LabelMap
 from dicom_sr.source import SourceSeries
 
 TOLERANCE_MM = 0.01
@@ -45,8 +45,8 @@ def structure(dataset: Dataset, place: str) -> Iterator[Fault]:
     yield from _pixels(dataset, place)
 
 
-def on_source(dataset: Dataset, source: SourceSeries, labels: LabelMap | None, place: str) -> Iterator[Fault]:
-    """What must hold of it beside its source; with `labels`, that it is this label map."""
+def on_source(dataset: Dataset, source: SourceSeries, findings: Findings | None, place: str) -> Iterator[Fault]:
+    """What must hold of it beside its source; with `findings`, that it is their label maps, voxel for voxel."""
     if source.frame_of_reference_uid:
         frame_of_reference = text(dataset, "FrameOfReferenceUID")
         yield from expect(place, "FrameOfReferenceUID", frame_of_reference, source.frame_of_reference_uid)
@@ -58,18 +58,31 @@ def on_source(dataset: Dataset, source: SourceSeries, labels: LabelMap | None, p
     whole = not grid and (dataset.get("Rows"), dataset.get("Columns")) == source.shape[1:]
     if not whole or any(True for _ in _pixels(dataset, place)):
         return
-    seen = np.zeros(source.shape, np.uint8) if labels is not None else None
+    layers = () if findings is None else findings.layers
+    seen = [np.zeros(source.shape, np.uint8) for _ in layers]
+    lies_in = layer_of(layers)
     for frame in frames(dataset, source, place):
         if frame.plane is None:
             yield Fault(f"{frame.place}.PlanePositionSequence", "lies on no plane of the source")
             continue
         yield from _derivation(dataset, source, frame)
-        if seen is not None:
-            if seen[frame.plane][frame.mask].any():
+        if layers:
+            layer = seen[lies_in.get(frame.number, 0)]
+            if layer[frame.plane][frame.mask].any():
                 yield Fault(frame.place, "overlaps another segment")
-            seen[frame.plane][frame.mask] = frame.number
-    if seen is not None and labels is not None:
-        yield from _projection(seen, labels, place)
+            layer[frame.plane][frame.mask] = frame.number
+    for found, wanted in zip(seen, layers, strict=True):
+        yield from _projection(found, wanted, place)
+
+
+def layer_of(layers: Sequence[LabelMap]) -> dict[int, int]:
+    """The label map in which each segment lies, by segment number."""
+    return {
+        int(number): index
+        for index, labels in enumerate(layers)
+        for number in np.flatnonzero(np.bincount(labels.ravel(), minlength=1))
+        if number
+    }
 
 
 def frames(dataset: Dataset, source: SourceSeries, place: str) -> Iterator[FrameOf]:
@@ -107,15 +120,10 @@ def _plane(group: Dataset, inverse: NDArray[np.float64], source: SourceSeries) -
 def _segments(dataset: Dataset, place: str) -> Iterator[Fault]:
     numbered = [segment.get("SegmentNumber") for segment in items(dataset, "SegmentSequence")]
     yield from expect(place, "SegmentSequence.SegmentNumber", numbered, list(range(1, len(numbered) + 1)))
-    uids = [text(segment, "TrackingUID") for segment in items(dataset, "SegmentSequence")]
+    uids = [uid for segment in items(dataset, "SegmentSequence") if (uid := text(segment, "TrackingUID"))]
     if len(set(uids)) < len(uids):
         yield Fault(f"{place}.SegmentSequence", "two segments have one TrackingUID")
     for where, segment in every(dataset, "SegmentSequence", place):
-        for keyword in ("TrackingID", "TrackingUID"):
-            if not text(segment, keyword):
-                yield Fault(f"{where}.{keyword}", "is missing")
-        if len(numbers(segment, "RecommendedDisplayCIELabValue")) != 3:
-            yield Fault(f"{where}.RecommendedDisplayCIELabValue", "is missing")
         for keyword in ("SegmentedPropertyCategoryCodeSequence", "SegmentedPropertyTypeCodeSequence"):
             if code_of(segment, keyword) is None:
                 yield Fault(f"{where}.{keyword}", "is not one code")
@@ -143,12 +151,13 @@ def _dimensions(dataset: Dataset, place: str) -> Iterator[Fault]:
     for where, index in every(dataset, "DimensionIndexSequence", place):
         if text(index, "DimensionOrganizationUID") not in organizations:
             yield Fault(f"{where}.DimensionOrganizationUID", "is not in DimensionOrganizationSequence")
+    if text(dataset, "DimensionOrganizationType") == "TILED_FULL":
+        return
     described = items(dataset, "PerFrameFunctionalGroupsSequence")
     yield from expect(place, "NumberOfFrames", int(dataset.get("NumberOfFrames") or 0), len(described))
     shared = items(dataset, "SharedFunctionalGroupsSequence")
     known = {segment.get("SegmentNumber") for segment in items(dataset, "SegmentSequence")}
     used: Counter[tuple[float, ...]] = Counter()
-    numbers_used = set()
     for where, group in every(dataset, "PerFrameFunctionalGroupsSequence", place):
         contents = items(group, "FrameContentSequence")
         values = numbers(contents[0], "DimensionIndexValues") if contents else ()
@@ -159,16 +168,11 @@ def _dimensions(dataset: Dataset, place: str) -> Iterator[Fault]:
         used[values] += 1
         numbered = items(group, "SegmentIdentificationSequence") or _shared(shared, "SegmentIdentificationSequence")
         number = numbered[0].get("ReferencedSegmentNumber") if numbered else None
-        numbers_used.add(number)
         if number not in known:
             yield Fault(f"{where}.SegmentIdentificationSequence", f"there is no segment {number}")
-        if not items(group, "PlanePositionSequence"):
-            yield Fault(f"{where}.PlanePositionSequence", "is missing")
     for values, times in used.items():
         if times > 1:
             yield Fault(f"{place}.PerFrameFunctionalGroupsSequence", f"{times} frames have the indices {values}")
-    for number in sorted(known - numbers_used, key=str):
-        yield Fault(f"{place}.SegmentSequence", f"segment {number} has no frame")
 
 
 def _pixels(dataset: Dataset, place: str) -> Iterator[Fault]:
@@ -259,6 +263,9 @@ def as_found(dataset: Dataset, order: Order, place: str) -> Iterator[Fault]:
         )
         return
     for (where, item), found in zip(every(dataset, "SegmentSequence", place), order.findings.segments, strict=True):
+        for keyword in ("TrackingID", "RecommendedDisplayCIELabValue"):
+            if not text(item, keyword):
+                yield Fault(f"{where}.{keyword}", "is missing")
         yield from expect(where, "SegmentLabel", text(item, "SegmentLabel"), found.label)
         yield from expect(where, "TrackingUID", text(item, "TrackingUID"), order.uid("tracking", found.number))
         types = items(item, "SegmentedPropertyTypeCodeSequence")

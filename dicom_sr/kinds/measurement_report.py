@@ -19,8 +19,8 @@ from dicom_sr import codes
 from dicom_sr.elements import Elements, code, elements
 from dicom_sr.header import MANUFACTURER, REQUEST, device, written
 from dicom_sr.kinds import Built, Order
-from dicom_sr.nouns import Code, Evaluation, Measurement, MeasurementGroup, NotFound
-from dicom_sr.references import evidence, tracking
+from dicom_sr.nouns import Box, Code, Evaluation, Measurement, MeasurementGroup, NotFound
+from dicom_sr.references import evidence, frame_of_reference, tracking
 from dicom_sr.script import Script
 
 KIND = "measurement_report"
@@ -147,7 +147,7 @@ class Writer:
         ]
 
     def _group(self, number: int, group: MeasurementGroup) -> Elements:
-        """TID 1411 on a segment of the SEG, or TID 1501 where the set holds no SEG or the group no segment."""
+        """TID 1411 on a segment of the SEG or in a box; TID 1501 where the set holds no SEG or the group no place."""
         order, segment = self.order, group.segment_number
         seg = next((built for built in order.companions if built.sop_class_uid == SegmentationStorage), None)
         name, uid = tracking(order, segment) if segment else (group.label, order.uid("finding", number))
@@ -158,11 +158,13 @@ class Writer:
             self._code("CONTAINS", "finding", group.finding),
             self._site(group.site, group.laterality),
             *(self._segment(seg, segment) if seg and segment else ()),
+            *(self._surface(group.box) if group.box else ()),
+            *(self._made_from() if (seg and segment) or group.box else ()),
             *(self._number(measurement) for measurement in group.measurements),
             *(self._evaluation(evaluation) for evaluation in group.evaluations),
             *self._words(group.measurements),
         ]
-        template = "1411" if seg and segment else "1501"
+        template = "1411" if (seg and segment) or group.box else "1501"
         return self._container(codes.find("measurement_group"), template, content, "CONTINUOUS", "CONTAINS")
 
     def _missing(self, missing: NotFound) -> tuple[Elements, Elements]:
@@ -187,18 +189,29 @@ class Writer:
         side = [self._code("HAS CONCEPT MOD", "laterality", laterality)] if laterality else []
         return self._code("HAS CONCEPT MOD", "finding_site", site, side)
 
-    def _segment(self, seg: Built, number: int) -> tuple[Elements, Elements]:
+    def _segment(self, seg: Built, number: int) -> Iterator[Elements]:
         reference = elements(
             ReferencedSOPClassUID=seg.sop_class_uid,
             ReferencedSOPInstanceUID=seg.sop_instance_uid,
             ReferencedSegmentNumber=number,
         )
+        image = self._item("CONTAINS", "IMAGE", codes.find("referenced_segment"))
+        yield image | elements(ReferencedSOPSequence=[reference])
+
+    def _surface(self, box: Box) -> Iterator[Elements]:
+        """The six faces of a box as closed polygons: a volume surface, exact and without a slice of its own."""
+        for axis in range(3):
+            for at in (box.minimum[axis], box.maximum[axis]):
+                item = self._item("CONTAINS", "SCOORD3D", codes.find("volume_surface"))
+                yield item | elements(
+                    GraphicType="POLYGON",
+                    GraphicData=[value for corner in face(box, axis, at) for value in corner],
+                    ReferencedFrameOfReferenceUID=frame_of_reference(self.order),
+                )
+
+    def _made_from(self) -> Iterator[Elements]:
         series = self.order.source.acquisition.series_instance_uid
-        return (
-            self._item("CONTAINS", "IMAGE", codes.find("referenced_segment"))
-            | elements(ReferencedSOPSequence=[reference]),
-            self._uid("CONTAINS", "source_series_for_segmentation", series),
-        )
+        yield self._uid("CONTAINS", "source_series_for_segmentation", series)
 
     def _number(self, measurement: Measurement) -> Elements:
         """A NUM; a withheld one is a CODE instead (CID 42), since readers fail on a NUM without value."""
@@ -275,3 +288,15 @@ def title(measurement: Measurement) -> str:
     """What a person calls this measurement: "Attenuation Coefficient (Mean)"."""
     derivation = f" ({measurement.derivation.meaning})" if measurement.derivation else ""
     return measurement.name.meaning + derivation
+
+
+def face(box: Box, axis: int, at: float) -> list[tuple[float, ...]]:
+    """The corners of the box's face across this axis, closed: the first again as the last."""
+    first, second = (other for other in range(3) if other != axis)
+    corners = []
+    for low_first, low_second in ((True, True), (False, True), (False, False), (True, False), (True, True)):
+        corner = [at, at, at]
+        corner[first] = (box.minimum if low_first else box.maximum)[first]
+        corner[second] = (box.minimum if low_second else box.maximum)[second]
+        corners.append(tuple(corner))
+    return corners

@@ -38,10 +38,14 @@ EVEN_BITS = 16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """First and last row of each segment in each plane, shape (plane, segment number); -1 where it is absent."""
+    """First and last row of each segment in each plane, shape (plane, segment number); -1 where it is absent.
+
+    `layer` is the label map in which each segment lies, by segment number.
+    """
 
     first: NDArray[np.int32]
     last: NDArray[np.int32]
+    layer: NDArray[np.int32]
 
 
 def build(order: Order) -> Built | None:
@@ -49,40 +53,40 @@ def build(order: Order) -> Built | None:
     findings = order.findings
     if findings.labels is None or not findings.segments:
         return None
-    rows = occupied(findings.labels, len(findings.segments))
+    layers, rows = findings.layers, occupied(findings.layers, len(findings.segments))
     frames = evened(frames_of(rows), findings.labels.shape)
-    pixels = packed(findings.labels, frames, rows)
+    pixels = packed(layers, frames, rows)
 
     def content(script: Script) -> tuple[Elements, list[Code]]:
-        own = (
-            image(order, frames, script)
-            | segments(order, script)
-            | references(order.source)
-            | dimensions(order, frames)
-        )
+        own = image(order, frames, script) | segments(order, script)
+        own |= references(order.source) | dimensions(order, frames)
         used = [part for s in findings.segments for part in (s.category, s.type, s.laterality) if part is not None]
         return own | {tag_of("PixelData"): pixels}, used
 
     return written(order, kind=KIND, sop_class_uid=SegmentationStorage, modality="SEG", content=content)
 
 
-def occupied(labels: LabelMap, highest: int) -> Rows:
-    """Where each segment lies, from one pass over the label map."""
-    first = np.full((len(labels), highest + 1), -1, np.int32)
-    last = first.copy()
-    for index, plane in enumerate(labels):
-        rows = np.flatnonzero(plane.max(axis=1))
-        if not rows.size:
-            continue
-        top, columns = int(rows[0]), plane.shape[1]
-        flat = plane[top : rows[-1] + 1].ravel()
-        starts = np.flatnonzero(np.concatenate(([True], flat[1:] != flat[:-1])))
-        ends = np.append(starts[1:], flat.size) - 1
-        found = flat[starts]
-        # runs come in rising order, and of several assignments to one label the last one stays
-        last[index][found] = top + ends // columns
-        first[index][found[::-1]] = top + starts[::-1] // columns
-    return Rows(first, last)
+def occupied(layers: Sequence[LabelMap], highest: int) -> Rows:
+    """Where each segment lies, from one pass over each label map."""
+    first = np.full((len(layers[0]), highest + 1), -1, np.int32)
+    last, layer_of = first.copy(), np.zeros(highest + 1, np.int32)
+    for layer, labels in enumerate(layers):
+        here = np.zeros(highest + 1, bool)
+        for index, plane in enumerate(labels):
+            rows = np.flatnonzero(plane.max(axis=1))
+            if not rows.size:
+                continue
+            top, columns = int(rows[0]), plane.shape[1]
+            flat = plane[top : rows[-1] + 1].ravel()
+            starts = np.flatnonzero(np.concatenate(([True], flat[1:] != flat[:-1])))
+            ends = np.append(starts[1:], flat.size) - 1
+            found = flat[starts]
+            # runs come in rising order, and of several assignments to one label the last one stays
+            last[index][found] = top + ends // columns
+            first[index][found[::-1]] = top + starts[::-1] // columns
+            here[found] = True
+        layer_of[here] = layer
+    return Rows(first, last, layer_of)
 
 
 def frames_of(rows: Rows) -> list[Frame]:
@@ -107,43 +111,53 @@ def evened(frames: list[Frame], shape: tuple[int, ...]) -> list[Frame]:
     return sorted([*frames, *extra], key=lambda frame: (frame[0], -frame[1]))
 
 
-def packed(labels: LabelMap, frames: Sequence[Frame], rows: Rows) -> bytes:
+def packed(layers: Sequence[LabelMap], frames: Sequence[Frame], rows: Rows) -> bytes:
     """The PixelData element: each frame's mask, one bit a pixel, least significant first (PS3.5 8.1.1)."""
-    size = labels.shape[1] * labels.shape[2]
+    size = layers[0].shape[1] * layers[0].shape[2]
     length = (len(frames) * size + 15) // 16 * 2
     head = struct.pack("<HH2sHI", tag_of("PixelData") >> 16, tag_of("PixelData") & 0xFFFF, b"OB", 0, length)
     whole = bytearray(len(head) + length)
     whole[: len(head)] = head
     pixels = np.frombuffer(whole, np.uint8, offset=len(head))
     if size % 8 == 0:
-        _pack_rows(labels, frames, rows, pixels)
+        _pack_rows(layers, frames, rows, pixels)
     else:
-        _pack_eights(labels, frames, pixels)
-    return whole  # type: ignore[return-value]
+        _pack_eights(layers, frames, rows, pixels)
+    return whole  # type: ignore[return-value]  # bytes in all but name; a copy would double the memory
 
 
-def _pack_rows(labels: LabelMap, frames: Sequence[Frame], rows: Rows, pixels: NDArray[np.uint8]) -> None:
+def _pack_rows(layers: Sequence[LabelMap], frames: Sequence[Frame], rows: Rows, pixels: NDArray[np.uint8]) -> None:
     """Frames that begin on a byte: only the rows that the segment occupies are compared and packed."""
-    _, height, width = labels.shape
+    _, height, width = layers[0].shape
     step = 8 // gcd(width, 8)
     for index, (number, plane) in enumerate(frames):
         top, bottom = int(rows.first[plane, number]), int(rows.last[plane, number]) + 1
         if top < 0:
             continue
         top -= top % step
-        bits = np.packbits(labels[plane, top:bottom] == number, bitorder="little")
+        bits = np.packbits(layers[rows.layer[number]][plane, top:bottom] == number, bitorder="little")
         start = (index * height + top) * width // 8
         pixels[start : start + bits.size] = bits
 
 
-def _pack_eights(labels: LabelMap, frames: Sequence[Frame], pixels: NDArray[np.uint8]) -> None:
+def _pack_eights(layers: Sequence[LabelMap], frames: Sequence[Frame], rows: Rows, pixels: NDArray[np.uint8]) -> None:
     """Frames that begin within a byte: eight of them always end on one."""
-    size = labels.shape[1] * labels.shape[2]
+    size = layers[0].shape[1] * layers[0].shape[2]
     for index in range(0, len(frames), 8):
-        masks = [(labels[plane] == number).ravel() for number, plane in frames[index : index + 8]]
+        eight = frames[index : index + 8]
+        masks = [(layers[rows.layer[number]][plane] == number).ravel() for number, plane in eight]
         bits = np.packbits(np.concatenate(masks), bitorder="little")
         start = index * size // 8
         pixels[start : start + bits.size] = bits
+
+
+def overlap(layers: Sequence[LabelMap]) -> bool:
+    """Whether any voxel belongs to more than one segment."""
+    if len(layers) < 2:
+        return False
+    return any(
+        sum((layer[plane] > 0).astype(np.uint8) for layer in layers).max() > 1 for plane in range(len(layers[0]))
+    )
 
 
 def image(order: Order, frames: Sequence[Frame], script: Script) -> Elements:
@@ -164,7 +178,7 @@ def image(order: Order, frames: Sequence[Frame], script: Script) -> Elements:
             PixelRepresentation=0,
             LossyImageCompression="01" if source.acquisition.lossy else "00",
             SegmentationType="BINARY",
-            SegmentsOverlap="NO",
+            SegmentsOverlap="YES" if overlap(order.findings.layers) else "NO",
             ContentLabel="SEGMENTATION",
             PresentationLUTShape="IDENTITY",
             PositionReferenceIndicator=None,

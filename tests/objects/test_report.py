@@ -5,6 +5,7 @@ from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pydicom
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from pydicom.dataset import Dataset
 from dicom_sr import codes
 from dicom_sr.check import check
 from dicom_sr.kinds import Order, find, measurement_report, names, segmentation
-from dicom_sr.nouns import Evaluation, Findings, MeasurementGroup
+from dicom_sr.nouns import Box, Evaluation, Findings, MeasurementGroup
 from tests.objects import conftest as make
 from tests.objects.test_gate import content
 
@@ -134,6 +135,19 @@ def test_findings_without_segments_and_evaluations_are_said(chest: Order):
     assert found.ContentTemplateSequence[0].TemplateIdentifier == "1501"
     assert meaning(content(found, "Search outcome")) == "Looked for and not found"
     assert content(found, "Comment").TextValue == "Breath-hold poor"
+
+
+def test_a_detected_box_is_said_face_by_face(chest: Order):
+    lung = codes.find("lung")
+    box = Box(minimum=(-10.0, -20.5, 30.25), maximum=(5.0, 8.0, 44.0))
+    group = MeasurementGroup(label="Nodule", finding=lung, site=lung, box=box)
+    report = report_of(replace(chest, findings=Findings(algorithm=chest.findings.algorithm, groups=(group,))))
+    faces = [item for item in groups(report)[0].ContentSequence if item.ValueType == "SCOORD3D"]
+    points = np.array([face.GraphicData for face in faces]).reshape(6, 5, 3)
+    assert (points[:, 0] == points[:, -1]).all()
+    assert tuple(points.min(axis=(0, 1))) == box.minimum
+    assert tuple(points.max(axis=(0, 1))) == box.maximum
+    assert faces[0].ReferencedFrameOfReferenceUID == chest.source.frame_of_reference_uid
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False, width=64, min_value=-1000, max_value=4000))

@@ -13,9 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.sr.coding import Code as PydicomCode
 
+from dicom_sr import codes
 from dicom_sr.check import check
 from dicom_sr.elements import tag_of
 from dicom_sr.kinds import Order, segmentation
+from dicom_sr.nouns import Findings
 from tests.objects import conftest as make
 
 ORIENTATIONS = {
@@ -86,9 +88,9 @@ def test_packed_pixels_unpack_to_the_masks(planes: int, rows: int, columns: int,
     labels = (chance.integers(1, 4, (planes, rows, columns)) * (chance.random((planes, rows, columns)) < share)).astype(
         "u1"
     )
-    extent = segmentation.occupied(labels, 3)
+    extent = segmentation.occupied([labels], 3)
     frames = segmentation.evened(segmentation.frames_of(extent), labels.shape)
-    value = segmentation.packed(labels, frames, extent)[12:]
+    value = segmentation.packed([labels], frames, extent)[12:]
     bits = np.unpackbits(np.frombuffer(value, np.uint8), bitorder="little")
     masks = bits[: len(frames) * rows * columns].reshape(-1, rows, columns)
     assert not bits[len(frames) * rows * columns :].any()
@@ -186,6 +188,32 @@ def test_nothing_delineated_makes_no_segmentation(chest: Order):
     assert segmentation.build(replace(chest, findings=make.findings_of(None))) is None
 
 
+def test_overlapping_segments_keep_all_their_voxels(tmp_path: Path):
+    labels = make.two_lungs((6, 16, 24))
+    lungs, both = make.findings_of(labels), np.zeros_like(labels)
+    both[1:4, 4:12, 5:20] = 3
+    whole = replace(codes.structure("left_lung").segment(3), label="Both", laterality=None)
+    findings = Findings(
+        algorithm=lungs.algorithm,
+        labels=labels,
+        segments=(*lungs.segments, whole),
+        groups=lungs.groups,
+        overlaps=(both,),
+    )
+    order = make.order_of(make.ct_series(tmp_path / "ct"), findings)
+    built = segmentation.build(order)
+    check([built], order)
+    seg = hd.seg.segread(BytesIO(built.part10))
+    assert seg.SegmentsOverlap == "YES"
+    uids = [plane.sop_instance_uid for plane in order.source.planes]
+    read = seg.get_pixels_by_source_instance(
+        uids, ignore_spatial_locations=True, assert_missing_frames_are_empty=True, skip_overlap_checks=True
+    )
+    assert np.array_equal(read[..., 0], labels == 1)
+    assert np.array_equal(read[..., 1], labels == 2)
+    assert np.array_equal(read[..., 2], both == 3)
+
+
 def test_one_segment_is_identified_once_for_all_frames(tmp_path: Path):
     labels = (make.two_lungs((6, 16, 24)) == 1).astype(np.uint8)
     order = make.order_of(make.ct_series(tmp_path / "ct"), make.findings_of(make.two_lungs((6, 16, 24))))
@@ -204,7 +232,7 @@ def test_pixels_fill_an_even_number_of_whole_bytes_so_that_viewers_show_them(
 ):
     order = order_for(tmp_path, shape)
     dataset = pydicom.dcmread(BytesIO(segmentation.build(order).part10))
-    free = 2 * shape[0] - len(segmentation.frames_of(segmentation.occupied(order.findings.labels, 2)))
+    free = 2 * shape[0] - len(segmentation.frames_of(segmentation.occupied(order.findings.layers, 2)))
     needed = -int(dataset.NumberOfFrames) * shape[1] * shape[2] % 16
     assert needed == 0 or free < 16
     check([segmentation.build(order)], order)
