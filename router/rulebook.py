@@ -49,7 +49,9 @@ class Source(Section):
     addresses: list[Annotated[str, AfterValidator(network)]] = Field(
         min_length=1, description='IP addresses or networks it calls from; "any" for all'
     )
-    services: list[Literal["store", "echo"]] = Field(["store", "echo"], description="What it may ask for")
+    services: list[Literal["store", "echo", "query", "retrieve", "commit"]] = Field(
+        ["store", "echo"], description="What it may ask for; who may store may not thereby read"
+    )
     quiet_period_s: float | None = Field(None, ge=0, description="Silence after its last instance; default: as set")
     deadline_s: float | None = Field(None, gt=0, description="Longest wait after its first instance; default: as set")
     notes: str = Field("", description="For people")

@@ -72,6 +72,7 @@ def complete(connection: Connection, study_instance_uid: str, *, now: int, witne
             witnesses=witnesses,
             decide_at=None,
             held_reason=None,
+            announced=None,
         )
         .returning(study.c.generation)
     )
@@ -83,7 +84,16 @@ def settle(connection: Connection, study_instance_uid: str) -> None:
     connection.execute(
         update(study)
         .where(study.c.study_instance_uid == study_instance_uid)
-        .values(state=StudyState.COMPLETE, decide_at=None, held_reason=None)
+        .values(state=StudyState.COMPLETE, decide_at=None, held_reason=None, announced=None)
+    )
+
+
+def announce(connection: Connection, study_instance_uid: str, announced: dict[str, Any], now: int) -> None:
+    """Keep what was said of how many instances there should be, and look at the study again."""
+    connection.execute(
+        update(study)
+        .where(study.c.study_instance_uid == study_instance_uid, study.c.state == StudyState.RECEIVING)
+        .values(announced=announced, decide_at=now)
     )
 
 

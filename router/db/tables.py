@@ -118,6 +118,7 @@ study = Table(
     Column("completed_at", BigInteger),
     Column("witnesses", JSON, comment="how completeness was known, at the last completion"),
     Column("held_reason", Text),
+    Column("announced", JSON, comment="how many instances there should be, who said so, and how often the same"),
     CheckConstraint("state IN ('receiving', 'complete', 'held')", name="state"),
 )
 Index("ix_study_decide_at", study.c.decide_at)
@@ -126,6 +127,17 @@ Index("ix_study_patient_name", study.c.patient_name, study.c.study_instance_uid)
 Index("ix_study_accession_number", study.c.accession_number)
 Index("ix_study_study_date", study.c.study_date, study.c.study_instance_uid)
 Index("ix_study_last_instance_at", study.c.last_instance_at)
+
+pause = Table(
+    "pause",
+    metadata,
+    Column("study_instance_uid", Text, primary_key=True),
+    Column("calling_ae_title", Text, nullable=False),
+    Column("longest", BigInteger, nullable=False, comment="between two instances of the study, in microseconds"),
+    Column("noted_at", BigInteger, nullable=False),
+)
+"""What quiet periods are learned from: how long each sender has paused inside a study."""
+Index("ix_pause_sender", pause.c.calling_ae_title, pause.c.noted_at)
 
 series = Table(
     "series",

@@ -131,7 +131,7 @@ def parse(vr: str, text: str, *, every: bool = False) -> Match | None:
 def _single(vr: str, value: str) -> Match | None:
     if value == EMPTY:
         return Exactly("")
-    if vr in WILDCARD_VRS and not value.strip("*"):
+    if not value.strip("*"):  # meant so by many senders for every VR
         return None
     if vr == "PN":
         pattern = _trimmed(unicodedata.normalize("NFC", value))

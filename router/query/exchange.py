@@ -21,7 +21,7 @@ from dicom_sr.problem import Problem
 SEAMS = {
     "Association": ("_serve_request", "_accepted_cx", "_is_paused", "acse", "dimse", "dul"),
     "DIMSEServiceProvider": ("cancel_req", "maximum_pdu_size", "get_msg"),
-    "DULServiceProvider": ("send_pdu", "to_provider_queue", "socket"),
+    "DULServiceProvider": ("send_pdu", "to_provider_queue", "socket", "_idle_timer"),
     "ACSE": ("is_aborted", "is_release_requested"),
 }
 """What of pynetdicom, public and private, this room relies on."""
@@ -104,8 +104,9 @@ class Exchange:
         self.check()
         for values in pdus(self.context_id, command, data, self.association.dimse.maximum_pdu_size):
             primitive = P_DATA()
-            primitive.presentation_data_value_list = values
+            primitive.presentation_data_value_list.extend(values)
             self.association.dul.send_pdu(primitive)
+        self.association.dul._idle_timer.restart()  # a peer that listens to us for minutes is not silent
         self._let_it_take()
 
     def check(self) -> None:

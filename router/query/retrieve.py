@@ -12,8 +12,7 @@ from sqlalchemy import Connection
 
 from dicom_sr.problem import Problem
 from dicom_sr.transcode import CannotTranscode, to_implicit
-from router import rulebook
-from router.db import audit, catalogue, revisions
+from router.db import audit, catalogue
 from router.db.catalogue import Holding
 from router.db.engine import reading, writing
 from router.destinations import Context, Rejected, Unreachable, dicom
@@ -24,6 +23,7 @@ from router.node import Node
 from router.query.elements import element
 from router.query.exchange import Exchange
 from router.query.identifier import Granted, tag_of, understand
+from router.query.peers import destination_of
 from router.query.status import RetrieveStatus
 
 MOST = 65535
@@ -172,14 +172,9 @@ def _destination(node: Node, ae_title: str) -> dicom.Settings:
 
     Raises:  RetrievalRefused
     """
-    with reading(node.engine) as connection:
-        try:
-            known = rulebook.destinations(revisions.current(connection, revisions.Kind.DESTINATIONS).body)
-        except revisions.UnknownRevision:
-            known = ()
-    for one in known:
-        if isinstance(one, dicom.Settings) and one.ae_title == ae_title.strip():
-            return one
+    known = destination_of(node, ae_title)
+    if known is not None:
+        return known
     raise RetrievalRefused(
         RetrieveStatus.MOVE_DESTINATION_UNKNOWN,
         "no destination has this AE title",

@@ -51,10 +51,14 @@ def hold(connection: Connection, study_uid: str, series_of: Mapping[str, Any] | 
             connection.execute(insert(instance).values(row))
 
 
-def make(connection: Connection, study_uid: str, kinds: Iterable[str], *, state: str | None, number: int = 1) -> list[str]:
+def make(
+    connection: Connection, study_uid: str, kinds: Iterable[str], *, state: str | None, number: int = 1
+) -> list[str]:
     """Results of a study, one object a kind; `state` is that of their delivery, None where none was asked for."""
     common = {"study_instance_uid": study_uid, "generation": 1, "not_before": 0, "created_at": 0}
-    inference = insert(job).values(common | {"lane": "infer", "state": "done", "run": number, "pixels_digest": study_uid})
+    inference = insert(job).values(
+        common | {"lane": "infer", "state": "done", "run": number, "pixels_digest": study_uid}
+    )
     job_id = connection.execute(inference.returning(job.c.id)).scalar_one()
     made = insert(result_set).values(
         job_id=job_id, profile="{}", study_instance_uid=study_uid, generation=1, built_at=0

@@ -46,7 +46,7 @@ def uids(engine: Engine, query: Query, limit: int = 2) -> list[str]:
     return sorted(values["StudyInstanceUID"] for values in answers(engine, query, limit))
 
 
-# --- a third matcher, slow and written from the standard's words alone -------------------------------------------------
+# --- a third matcher, slow and written from the standard's words alone
 
 
 def plain(text: str) -> str:
@@ -108,7 +108,7 @@ def expected(key: str, keyword: str, value: str) -> bool:
     return False
 
 
-# --- values: few letters, so that keys and values meet ----------------------------------------------------------------
+# --- values: few letters, so that keys and values meet
 
 letters = st.sampled_from(list("aAäÅbBß^[]%_-ΩώЖ山"))
 words = st.text(letters, max_size=4)
@@ -120,7 +120,9 @@ dates = st.sampled_from(["", "20231231", "20240101", "20240102", "20240229"])
 date_keys = st.one_of(
     dates, st.builds("{}-{}".format, dates, dates), st.just('""'), st.builds("{}\\{}".format, dates, dates)
 )
-times = st.sampled_from(["", "00", "0000", "10", "1015", "101500", "101500.000001", "101559.5", "1016", "235959.999999"])
+times = st.sampled_from(
+    ["", "00", "0000", "10", "1015", "101500", "101500.000001", "101559.5", "1016", "235959.999999"]
+)
 time_keys = st.one_of(times, st.builds("{}-{}".format, times, times))
 
 studies = st.lists(

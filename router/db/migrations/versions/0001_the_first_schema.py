@@ -112,8 +112,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("path", name=op.f("uq_instance_path")),
     )
     with op.batch_alter_table("instance", schema=None) as batch_op:
-        batch_op.create_index("ix_instance_series", ["series_instance_uid", "study_instance_uid"], unique=False)
-        batch_op.create_index("ix_instance_study_instance_uid", ["study_instance_uid"], unique=False)
         batch_op.create_index(
             "ix_instance_current",
             ["study_instance_uid", "series_instance_uid", "sop_class_uid"],
@@ -121,6 +119,8 @@ def upgrade() -> None:
             sqlite_where=sa.text("status = 'current'"),
             postgresql_where=sa.text("status = 'current'"),
         )
+        batch_op.create_index("ix_instance_series", ["series_instance_uid", "study_instance_uid"], unique=False)
+        batch_op.create_index("ix_instance_study_instance_uid", ["study_instance_uid"], unique=False)
         batch_op.create_index(
             "ix_instance_undigested",
             ["received_at"],
@@ -229,6 +229,19 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("node_id", name=op.f("pk_node")),
     )
     op.create_table(
+        "pause",
+        sa.Column("study_instance_uid", sa.Text(), nullable=False),
+        sa.Column("calling_ae_title", sa.Text(), nullable=False),
+        sa.Column(
+            "longest", sa.BigInteger(), nullable=False, comment="between two instances of the study, in microseconds"
+        ),
+        sa.Column("noted_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("study_instance_uid", name=op.f("pk_pause")),
+    )
+    with op.batch_alter_table("pause", schema=None) as batch_op:
+        batch_op.create_index("ix_pause_sender", ["calling_ae_title", "noted_at"], unique=False)
+
+    op.create_table(
         "revision",
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
@@ -267,6 +280,12 @@ def upgrade() -> None:
         sa.Column("completed_at", sa.BigInteger(), nullable=True),
         sa.Column("witnesses", sa.JSON(), nullable=True, comment="how completeness was known, at the last completion"),
         sa.Column("held_reason", sa.Text(), nullable=True),
+        sa.Column(
+            "announced",
+            sa.JSON(),
+            nullable=True,
+            comment="how many instances there should be, who said so, and how often the same",
+        ),
         sa.CheckConstraint("state IN ('receiving', 'complete', 'held')", name=op.f("ck_study_state")),
         sa.PrimaryKeyConstraint("study_instance_uid", name=op.f("pk_study")),
     )

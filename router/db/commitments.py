@@ -1,0 +1,78 @@
+"""Storage commitment that senders ask of us: kept until the sender has the report, whatever happens in between."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, Row, select, update
+
+from router.db.engine import insert_into
+from router.db.tables import commitment_request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitmentRequest:
+    """One N-ACTION. `requested` are (SOPClassUID, SOPInstanceUID) in their order; times in microseconds since 1970."""
+
+    calling_ae_title: str
+    transaction_uid: str
+    requested: tuple[tuple[str, str], ...]
+    received_at: int
+    attempts: int = 0
+
+
+def add(connection: Connection, request: CommitmentRequest, *, not_before: int) -> bool:
+    """Note a request; the same one again is due again. False when its Transaction UID is taken by another."""
+    requested = [list(one) for one in request.requested]
+    fresh = insert_into(connection, commitment_request).values(
+        calling_ae_title=request.calling_ae_title,
+        transaction_uid=request.transaction_uid,
+        requested=requested,
+        received_at=request.received_at,
+        not_before=not_before,
+    )
+    if connection.execute(fresh.on_conflict_do_nothing()).rowcount:
+        return True
+    known = connection.execute(select(commitment_request).where(*_is(request))).one()
+    if known.requested != requested:
+        return False
+    connection.execute(update(commitment_request).where(*_is(request)).values(not_before=not_before, attempts=0))
+    return True
+
+
+def due(connection: Connection, now: int, *, limit: int = 100) -> list[CommitmentRequest]:
+    """Requests whose report is due, the longest waiting first."""
+    rows = connection.execute(
+        select(commitment_request)
+        .where(commitment_request.c.not_before <= now)
+        .order_by(commitment_request.c.not_before)
+        .limit(limit)
+    )
+    return [_request(row) for row in rows]
+
+
+def reported(connection: Connection, request: CommitmentRequest) -> None:
+    """The sender has its report."""
+    connection.execute(update(commitment_request).where(*_is(request)).values(not_before=None))
+
+
+def postpone(connection: Connection, request: CommitmentRequest, until: int | None) -> None:
+    """The report did not get through; None gives it up."""
+    changed = update(commitment_request).where(*_is(request), commitment_request.c.not_before.is_not(None))
+    connection.execute(changed.values(attempts=commitment_request.c.attempts + 1, not_before=until))
+
+
+def _is(request: CommitmentRequest) -> tuple[ColumnElement[bool], ...]:
+    return (
+        commitment_request.c.calling_ae_title == request.calling_ae_title,
+        commitment_request.c.transaction_uid == request.transaction_uid,
+    )
+
+
+def _request(row: Row[tuple[object, ...]]) -> CommitmentRequest:
+    values = row._mapping
+    return CommitmentRequest(
+        calling_ae_title=values["calling_ae_title"],
+        transaction_uid=values["transaction_uid"],
+        requested=tuple((sop_class, uid) for sop_class, uid in values["requested"]),
+        received_at=values["received_at"],
+        attempts=values["attempts"],
+    )

@@ -1,0 +1,45 @@
+"""Whom the node knows: the destinations and sources in force, read anew for each request."""
+
+import ssl
+
+from pynetdicom.association import Association
+
+from router import rulebook
+from router.db import revisions
+from router.db.engine import reading
+from router.destinations import dicom
+from router.node import Node
+from router.query import rights
+from router.query.rights import Allowed, Caller, Denied, Service
+
+
+def destination_of(node: Node, ae_title: str) -> dicom.Settings | None:
+    """The configured DICOM destination of this AE title."""
+    with reading(node.engine) as connection:
+        try:
+            body = revisions.current(connection, revisions.Kind.DESTINATIONS).body
+        except revisions.UnknownRevision:
+            return None
+    known = rulebook.destinations(body)
+    return next((one for one in known if isinstance(one, dicom.Settings) and one.ae_title == ae_title.strip()), None)
+
+
+def caller_of(association: Association) -> Caller:
+    """Who has asked for this association."""
+    requestor = association.requestor
+    connection = association.dul.socket.socket
+    return Caller(
+        calling_ae_title=requestor.ae_title.strip(" "),
+        address=requestor.address,
+        certified=isinstance(connection, ssl.SSLSocket) and bool(connection.getpeercert()),
+    )
+
+
+def permission(node: Node, caller: Caller, service: Service) -> Allowed | Denied:
+    """Whether the sources in force let this caller use this service."""
+    with reading(node.engine) as connection:
+        try:
+            body = revisions.current(connection, revisions.Kind.SOURCES).body
+        except revisions.UnknownRevision:
+            body = ()
+    return rights.decide(rulebook.sources(body), caller, service)
