@@ -68,14 +68,14 @@ IDENTITY = (
     "StudyTime",
     "StudyID",
     "StudyDescription",
-    "ProcedureCodeSequence",
     "AccessionNumber",
     "IssuerOfAccessionNumberSequence",
     "ReferringPhysicianName",
-    "ReferringPhysicianIdentificationSequence",
-    "ReferencedStudySequence",
 )
-"""Attributes of patient and study that every result copies from its source, where the source has them."""
+"""Attributes of patient and study that every result copies from its source, where the source has them.
+
+References and codes of the study are not among them: real sources leave out their Type 1 parts, and we would too.
+"""
 
 REQUEST = "RequestAttributesSequence"
 """Copied too: the scheduled steps and requested procedures that the study answers (PS3.3 10.6)."""

@@ -71,35 +71,27 @@ RELATED_BY = {
 }
 """How the templates relate an item of this name to its parent."""
 
-COMMON_UNITS = frozenset(
-    [
-        "1",
-        "g",
-        "mg",
-        "kg",
-        "l",
-        "dl",
-        "ml",
-        "mL",
-        "cm3",
-        "g/cm3",
-        "m",
-        "km",
-        "ms",
-        "min",
-        "h",
-        "d",
-        "a",
-        "deg",
-        "rad",
-        "[degF]",
-        "Cel",
-        "kPa",
-        "W",
-        "mGy",
-        "mSv",
-    ]
-)
+COMMON_UNITS = {
+    "1",
+    "g",
+    "mg",
+    "kg",
+    "l",
+    "dl",
+    "ml",
+    "mL",
+    "cm3",
+    "g/cm3",
+    "m",
+    "km",
+    "ms",
+    "min",
+    "h",
+    "d",
+    "a",
+    "deg",
+}
+COMMON_UNITS |= {"rad", "Cel", "kPa", "mGy", "mSv"}
 UNITS = COMMON_UNITS | {value for names in concepts["UCUM"].values() for value in names}
 """UCUM units that reports use: those of the standard's context groups, and common ones that they leave out."""
 
