@@ -5,6 +5,7 @@ Identity is copied as the bytes that the source holds (see `script.py` for the o
 Source:  PS3.3 C.7.1.1, C.7.2.1, C.7.3.1, C.7.5.1, C.7.5.2, C.12.1
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -15,7 +16,7 @@ from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 
 from dicom_sr import codes
-from dicom_sr.elements import Elements, Text, code, element, elements, part10, tag_of
+from dicom_sr.elements import Elements, Text, code, element, elements, joined, part10, tag_of
 from dicom_sr.kinds import Built, Order
 from dicom_sr.nouns import Algorithm, Code
 from dicom_sr.script import UNICODE, Script, terms
@@ -101,6 +102,11 @@ def is_ours(header: Dataset | Mapping[str, Any]) -> bool:
     makers = [header.get("Manufacturer")]
     makers += [part.get("Manufacturer") for part in header.get("ContributingEquipmentSequence") or ()]
     return any(str(maker).strip(" \0").casefold() == MANUFACTURER.casefold() for maker in makers if maker)
+
+
+def identity_digest(source: Dataset) -> str:
+    """Digest of all that a result copies from its source: another identity makes another result."""
+    return hashlib.sha256(joined(_identity(source, Script(terms(source))))).hexdigest()
 
 
 def written(

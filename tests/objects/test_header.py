@@ -213,6 +213,18 @@ def test_one_model_version_has_one_device_uid(chest: Order):
     assert header.device(algorithm) != header.device(replace(algorithm, weights_digest="0" * 64))
 
 
+@pytest.mark.parametrize("keyword", header.IDENTITY)
+def test_any_part_of_the_identity_changed_is_another_identity(chest: Order, keyword: str):
+    first, other = chest.source.header, Dataset()
+    other.update(first)
+    vr = pydicom.datadict.dictionary_VR(keyword)
+    part = Dataset()
+    part.PatientID = "7"
+    value = {"SQ": [part], "DA": "20010203", "TM": "0102", "UI": "1.2.3", "DS": "71", "AS": "071Y"}.get(vr, "OTHER")
+    setattr(other, keyword, value)
+    assert header.identity_digest(other) != header.identity_digest(first)
+
+
 @pytest.mark.parametrize(
     ("of_header", "ours"),
     [
