@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, create_model, model_validator
 
 from pipelines import catalog
 from pipelines.spec import Spec
 from router import destinations as ways_out
 from router import document
 from router.conditions import Complaint, Reader, never_reached, unknown_keyword, vr_of
-from router.config import AETitle, Section
+from router.config import AETitle, Port, Section
 from router.db.revisions import Kind
 from router.destinations import Destination
 from router.document import Document, Loc, suggestion
@@ -42,6 +42,14 @@ def network(value: str) -> str:
     return value
 
 
+class CountAt(Section):
+    """An archive that answers C-FIND at SERIES level."""
+
+    ae_title: AETitle = Field(description="Its AE title")
+    host: str = Field(min_length=1, description="Its name or address")
+    port: Port = Field(description="Its TCP port")
+
+
 class Source(Section):
     """Who may send to us, and when what it sent counts as complete."""
 
@@ -54,7 +62,20 @@ class Source(Section):
     )
     quiet_period_s: float | None = Field(None, ge=0, description="Silence after its last instance; default: as set")
     deadline_s: float | None = Field(None, gt=0, description="Longest wait after its first instance; default: as set")
+    witnesses: list[Literal["announced", "series", "commitment", "count"]] = Field(
+        ["announced"],
+        description="What proves that a study is complete without waiting: announced is NumberOfStudyRelatedInstances, "
+        "series is that each series gives its size, commitment is a storage commitment request that names all, "
+        "count is a C-FIND at count_at that twice gives what has come",
+    )
+    count_at: CountAt | None = Field(None, description="Archive to be asked; with the witness count")
     notes: str = Field("", description="For people")
+
+    @model_validator(mode="after")
+    def _can_count(self) -> "Source":
+        if ("count" in self.witnesses) != (self.count_at is not None):
+            raise ValueError("the witness count and count_at go together")
+        return self
 
     def admits(self, ae_title: str, address: str) -> bool:
         """Whether a caller with this AE title and IP address is this source."""

@@ -1,19 +1,17 @@
 """What the database knows of a study's arrival: the evidence that completeness is decided from."""
 
+from typing import Any
+
 from sqlalchemy import Connection, case, func, select
 
-from router.db.tables import association, instance
-from router.domain.completeness import Evidence
+from router.db.tables import association, commitment_request, instance, result, result_set
+from router.domain.completeness import Announced, Evidence
 from router.domain.study import Study
 
 
 def of(connection: Connection, study: Study) -> Evidence:
     """Evidence on what has arrived since the study was last complete; where nothing has, its times are the study's."""
-    mine = (
-        instance.c.study_instance_uid == study.study_instance_uid,
-        instance.c.status == "current",
-        instance.c.ours.is_(False),
-    )
+    mine = _mine(study)
     fresh = instance.c.received_at > (study.completed_at or 0)
     counted = connection.execute(
         select(
@@ -37,4 +35,61 @@ def of(connection: Connection, study: Study) -> Evidence:
         last_at=counted.last_at or study.last_instance_at,
         open_associations=ends.open,
         released_at=ends.released_at,
+    )
+
+
+def asked_to_commit(connection: Connection, study: Study) -> Announced | None:
+    """How many instances the sender's storage commitment requests name, once they name all that has come.
+
+    What they name and nobody has sent us is missing from this study.
+    """
+    since = commitment_request.c.received_at >= study.first_instance_at
+    requests = connection.execute(
+        select(commitment_request.c.requested).where(
+            commitment_request.c.calling_ae_title == study.calling_ae_title, since
+        )
+    ).scalars()
+    named = {str(sop_instance_uid) for requested in requests for _, sop_instance_uid in requested}
+    here = set(connection.execute(select(instance.c.sop_instance_uid).where(*_mine(study))).scalars())
+    if not here or not here <= named:
+        return None
+    others = named - here
+    known = connection.execute(select(instance.c.sop_instance_uid).where(instance.c.sop_instance_uid.in_(others)))
+    return Announced(instances=len(here) + len(others - set(known.scalars())), by="storage commitment")
+
+
+def first_headers(connection: Connection, study: Study) -> list[tuple[dict[str, Any], int]]:
+    """Header of one instance of each series, and how many instances the series has."""
+    chosen = (
+        select(func.min(instance.c.sop_instance_uid).label("uid"), func.count().label("instances"))
+        .where(*_mine(study))
+        .group_by(instance.c.series_instance_uid)
+        .subquery()
+    )
+    rows = connection.execute(
+        select(instance.c.header, chosen.c.instances)
+        .join(chosen, instance.c.sop_instance_uid == chosen.c.uid)
+        .where(*_mine(study))
+    )
+    return [(row.header, row.instances) for row in rows]
+
+
+def own_series(connection: Connection, study_instance_uid: str) -> frozenset[str]:
+    """Series of this study that hold results, made here or by another Isocenter."""
+    made = (
+        select(result.c.series_instance_uid)
+        .join(result_set, result.c.result_set_id == result_set.c.id)
+        .where(result_set.c.study_instance_uid == study_instance_uid)
+    )
+    came = select(instance.c.series_instance_uid).where(
+        instance.c.study_instance_uid == study_instance_uid, instance.c.ours.is_(True)
+    )
+    return frozenset(connection.execute(made.union(came)).scalars())
+
+
+def _mine(study: Study) -> tuple[Any, ...]:
+    return (
+        instance.c.study_instance_uid == study.study_instance_uid,
+        instance.c.status == "current",
+        instance.c.ours.is_(False),
     )

@@ -5,6 +5,7 @@ being digested and a gap between slices only veto: each prefix of an in-order se
 nothing. Without a positive witness the silence after the last instance decides, and a hard deadline last.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -155,3 +156,30 @@ def _count(instances: int) -> str:
 
 def _seconds(microseconds: int) -> str:
     return f"{microseconds / SECOND:g} s"
+
+
+def announced_by_headers(series: Sequence[tuple[Mapping[str, Any], int]], *, each_series: bool) -> Announced | None:
+    """What the instances themselves say of how many there should be; `series` are a header and a count for each.
+
+    NumberOfStudyRelatedInstances speaks of the whole study. With `each_series` it is enough that every series that has
+    come says how large it is (NumberOfSeriesRelatedInstances, or ImagesInAcquisition): right for senders whose
+    studies have one series, or that send all series at once.
+    """
+    whole = [_number(header, "NumberOfStudyRelatedInstances") for header, _ in series]
+    if whole and all(whole):
+        return Announced(instances=max(filter(None, whole)), by="NumberOfStudyRelatedInstances")
+    if not each_series or not series:
+        return None
+    said = [
+        _number(header, "NumberOfSeriesRelatedInstances") or _number(header, "ImagesInAcquisition")
+        for header, _ in series
+    ]
+    if not all(said):
+        return None
+    short = sum(max(0, (number or 0) - count) for number, (_, count) in zip(said, series, strict=True))
+    return Announced(instances=sum(count for _, count in series) + short, by="the size that each series gives")
+
+
+def _number(header: Mapping[str, Any], keyword: str) -> int | None:
+    value = header.get(keyword)
+    return value if isinstance(value, int) and value > 0 else None

@@ -50,6 +50,7 @@ class Study:
     completed_at: int | None
     witnesses: dict[str, Any] | None
     held_reason: str | None
+    announced: dict[str, Any] | None
 
     @property
     def completeness(self) -> str:

@@ -7,6 +7,7 @@ and audit, if the study is still as it was seen. What has changed meanwhile is s
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 import structlog
@@ -14,17 +15,19 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_sr.problem import Problem
-from router.db import audit, decisions, jobs, studies
+from router.db import audit, decisions, jobs, pauses, studies
 from router.db.engine import now, reading, writing
 from router.domain.completeness import SECOND, Stuck, Wait
 from router.domain.job import State
 from router.domain.rules import Rule
 from router.domain.study import Study
 from router.node import Node
+from router.query.scu import Peer
 from router.wake import Ear
 from router.work import outbox
+from router.work.count import Counter
 from router.work.loop import told
-from router.work.plan import Answer, Book, Plan, Run, Unchanged, work_out
+from router.work.plan import Answer, Ask, Book, Plan, Run, Unchanged, work_out
 
 log = structlog.get_logger()
 
@@ -52,11 +55,11 @@ class Made:
 
 def serve(node: Node, stop: threading.Event) -> None:
     """Decide on studies as they become complete, until `stop` is set."""
-    book = Book()
-    with Ear(node.wake_folder, TOPIC) as ear:
+    book, counter = Book(), Counter(node)
+    with closing(counter), Ear(node.wake_folder, TOPIC) as ear:
         while not stop.is_set():
             try:
-                wait_s = turn(node, book)
+                wait_s = turn(node, book, counter)
             except (SQLAlchemyError, Problem) as error:
                 log.error("decide.stalled", error=type(error).__name__)
                 wait_s = 1.0
@@ -64,7 +67,7 @@ def serve(node: Node, stop: threading.Event) -> None:
             stop.wait(PACE_S)
 
 
-def turn(node: Node, book: Book) -> float:
+def turn(node: Node, book: Book, counter: Counter) -> float:
     """Look at every study that is due; seconds until the next one is."""
     with reading(node.engine) as connection:
         due = studies.due(connection, now())
@@ -72,13 +75,13 @@ def turn(node: Node, book: Book) -> float:
             book.refresh(connection)
     for study in due:
         with structlog.contextvars.bound_contextvars(study=study.study_instance_uid):
-            settle(node, book, study)
+            settle(node, book, counter, study)
     with reading(node.engine) as connection:
         following = studies.next_decide_at(connection)
     return SAFETY_NET_S if following is None else min(SAFETY_NET_S, max(0.0, (following - now()) / SECOND))
 
 
-def settle(node: Node, book: Book, study: Study) -> None:
+def settle(node: Node, book: Book, counter: Counter, study: Study) -> None:
     """Decide on one study and make it so."""
     begun = time.monotonic()
     try:
@@ -86,8 +89,16 @@ def settle(node: Node, book: Book, study: Study) -> None:
     except (Problem, *FOREIGN) as error:
         log.error("study.undecided", problem=type(error).__name__, reason=told(error))
         outcome = Wait(until=now() + round(TROUBLE_S * SECOND), reason=told(error))
+    if isinstance(outcome, Ask):
+        peer = Peer(
+            ae_title=outcome.peer.ae_title,
+            host=outcome.peer.host,
+            port=outcome.peer.port,
+            calling_ae_title=node.settings.ae_title,
+        )
+        counter.ask(study, peer)
     with writing(node.engine) as connection:
-        if isinstance(outcome, Wait):
+        if isinstance(outcome, Wait | Ask):
             studies.postpone(connection, study, outcome.until)
             return
         if studies.lock(connection, study.study_instance_uid) != study:
@@ -124,6 +135,7 @@ def write(connection: Connection, node: Node, study: Study, outcome: Stuck | Unc
     for series_instance_uid, facts in outcome.facts.items():
         kept = {keyword: fact.as_json() for keyword, fact in facts.items()}
         studies.keep_facts(connection, uid, series_instance_uid, kept, generation)
+    pauses.note(connection, uid, study.calling_ae_title, outcome.longest_pause, at)
     made = [record(connection, node, study, outcome, answer, generation, at) for answer in outcome.answers]
     new_jobs = sorted({one.job_id for one in made if one.job_id is not None and one.created})
     late = sorted({one.job_id for one in made if one.job_id is not None} - set(new_jobs))

@@ -16,16 +16,30 @@ from dicom_sr.uids import pixels_digest
 from pipelines import catalog
 from pipelines.spec import Spec, UnknownPipeline, freeze
 from router import examine, rulebook
-from router.db import evidence, instances, revisions, studies
+from router.config import Completeness
+from router.db import evidence, instances, pauses, revisions, studies
 from router.db.engine import reading
 from router.db.instances import InstanceRow
 from router.db.revisions import Kind
-from router.domain.completeness import SECOND, Complete, Policy, Stuck, Wait, decide
+from router.domain.completeness import (
+    SECOND,
+    Announced,
+    Complete,
+    Evidence,
+    Policy,
+    Stuck,
+    Wait,
+    announced_by_headers,
+    decide,
+)
+from router.domain.counting import ask_at, restore
 from router.domain.facts import Fact
+from router.domain.pauses import longest_pause, quiet_period
 from router.domain.routing import Judged, judge_study
 from router.domain.rules import Rule, Verdict
 from router.domain.study import Study, mixed_patients
 from router.node import Node
+from router.rulebook import CountAt, Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +71,7 @@ class Plan:
     revision: int
     facts: dict[str, dict[str, Fact]]
     digests: dict[str, str]
+    longest_pause: int
     answers: tuple[Answer, ...]
 
 
@@ -65,7 +80,15 @@ class Unchanged:
     """What arrived changed nothing that is read: the study is as complete as before."""
 
 
-Outcome = Wait | Stuck | Unchanged | Plan
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """The source is to be asked how many instances there are; its answer, or `until`, is waited for."""
+
+    until: int
+    peer: CountAt
+
+
+Outcome = Wait | Ask | Stuck | Unchanged | Plan
 
 
 class Book:
@@ -73,7 +96,7 @@ class Book:
 
     def __init__(self) -> None:
         self.rules: tuple[int, tuple[Rule, ...]] = (0, ())
-        self.sources: tuple[int, tuple[rulebook.Source, ...]] = (0, ())
+        self.sources: tuple[int, tuple[Source, ...]] = (0, ())
 
     def refresh(self, connection: Connection) -> None:
         """Take up what was imported meanwhile.
@@ -87,13 +110,23 @@ class Book:
         if found.number != self.sources[0]:
             self.sources = (found.number, rulebook.sources(found.body))
 
-    def policy(self, node: Node, calling_ae_title: str) -> Policy:
-        """How long to wait for this sender."""
-        usual = node.settings.completeness
-        mine = [source for source in self.sources[1] if source.ae_title == calling_ae_title]
-        quiet = next((one.quiet_period_s for one in mine if one.quiet_period_s is not None), usual.quiet_period_s)
-        deadline = next((one.deadline_s for one in mine if one.deadline_s is not None), usual.deadline_s)
-        return Policy(quiet=round(quiet * SECOND), deadline=round(deadline * SECOND))
+    def source(self, calling_ae_title: str) -> Source:
+        """The source of this AE title; one without any wish where there is none (any more)."""
+        named = (source for source in self.sources[1] if source.ae_title == calling_ae_title)
+        return next(named, Source(ae_title=calling_ae_title or "UNKNOWN", addresses=["any"]))
+
+
+def policy_for(connection: Connection, usual: Completeness, source: Source) -> Policy:
+    """How long to wait for this sender: as a person has set for it, else as it has taught us, else as usual."""
+    deadline = usual.deadline_s if source.deadline_s is None else source.deadline_s
+    policy = Policy(quiet=round(usual.quiet_period_s * SECOND), deadline=round(deadline * SECOND))
+    if source.quiet_period_s is not None:
+        return replace(policy, quiet=round(source.quiet_period_s * SECOND))
+    known = [pause for pause in pauses.of_sender(connection, source.ae_title) if pause < policy.deadline]
+    learned = quiet_period(known)
+    if learned is None:
+        return policy
+    return replace(policy, quiet=learned, learned=f", learned from {len(known)} studies of this sender")
 
 
 def work_out(node: Node, book: Book, study: Study, at: int) -> Outcome:
@@ -101,11 +134,15 @@ def work_out(node: Node, book: Book, study: Study, at: int) -> Outcome:
 
     Raises:  Problem
     """
-    policy = book.policy(node, study.calling_ae_title)
+    source = book.source(study.calling_ae_title)
     with reading(node.engine) as connection:
+        policy = policy_for(connection, node.settings.completeness, source)
         seen = evidence.of(connection, study)
+        seen = replace(seen, announced=announced(connection, study, source))
         verdict = decide(seen, policy, at)
-        if not isinstance(verdict, Complete):
+        if isinstance(verdict, Wait):
+            return ask(study, source, seen, verdict, at)
+        if isinstance(verdict, Stuck):
             return verdict
         rows = instances.of_study(connection, study.study_instance_uid)
         shared = studies.other_studies_with(
@@ -121,6 +158,33 @@ def work_out(node: Node, book: Book, study: Study, at: int) -> Outcome:
     facts = facts_of(node, study, rows, rules)
     verdict = decide(replace(seen, gaps=gaps_in(facts.values())), policy, at)
     return plan(rows, facts, number, rules, verdict, inputs) if isinstance(verdict, Complete) else verdict
+
+
+def announced(connection: Connection, study: Study, source: Source) -> Announced | None:
+    """How many instances there should be, by the first witness that this source is trusted to give."""
+    trusted = source.witnesses
+    if "count" in trusted:
+        count = restore(study.announced)
+        told = count.witness(study.last_instance_at) if count is not None else None
+        if told is not None:
+            return told
+    if "commitment" in trusted:
+        told = evidence.asked_to_commit(connection, study)
+        if told is not None:
+            return told
+    if "announced" in trusted or "series" in trusted:
+        headers = evidence.first_headers(connection, study)
+        return announced_by_headers(headers, each_series="series" in trusted)
+    return None
+
+
+def ask(study: Study, source: Source, seen: Evidence, verdict: Wait, at: int) -> Wait | Ask:
+    """The wait; with the question to the source's archive where it is time for it, or ended by that time."""
+    peer = source.count_at
+    if peer is None or seen.open_associations or seen.undigested or seen.announced is not None:
+        return verdict
+    due = ask_at(restore(study.announced), study.last_instance_at)
+    return Ask(until=verdict.until, peer=peer) if due <= at else replace(verdict, until=min(verdict.until, due))
 
 
 def gaps_in(series: Iterable[Mapping[str, Fact]]) -> int:
@@ -148,6 +212,7 @@ def plan(
         revision=number,
         facts=facts,
         digests=digests,
+        longest_pause=longest_pause(row.received_at for row in rows),
         answers=tuple(answer for judged in judge_study(rules, facts) for answer in answers(judged, digests)),
     )
 

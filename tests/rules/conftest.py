@@ -21,6 +21,7 @@ from router.node import Node
 from router.store import Store
 from router.wake import Bell
 from router.work.assemble import turn
+from router.work.count import Counter
 from router.work.plan import Book
 
 STUDY = "1.2.3"
@@ -113,7 +114,11 @@ class Site:
             associations.closed(connection, name, ending=ending, instances=1, studies=[study], at=now())
 
     def decide(self) -> float:
-        return turn(self.node, self.book)
+        counter = Counter(self.node)
+        try:
+            return turn(self.node, self.book, counter)
+        finally:
+            counter.close()
 
     def study(self, uid: str = STUDY) -> Study:
         with reading(self.node.engine) as connection:

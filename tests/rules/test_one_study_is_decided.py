@@ -16,6 +16,7 @@ from router.domain.study import StudyState
 from router.wake import Ear
 from router.work import outbox
 from router.work.assemble import serve
+from router.work.count import Counter
 from tests.conftest import until
 from tests.rules.conftest import RULE, STUDY, MakeSite, Site
 
@@ -300,7 +301,7 @@ def test_a_study_that_changed_while_it_was_worked_out_is_looked_at_again(make_si
         site.book.refresh(connection)
     seen = site.study()
     site.receive(1, first=4)
-    settle(site.node, site.book, seen)
+    settle(site.node, site.book, Counter(site.node), seen)
     assert site.study().state is StudyState.RECEIVING
     assert site.jobs() == []
 
