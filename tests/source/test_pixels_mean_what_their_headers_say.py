@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
+from pydicom.pixels.encoders import JPEGLSLosslessEncoder
 
 from dicom_sr import pixels, source
 from dicom_sr.refusals import UnreadablePixels
@@ -156,7 +157,7 @@ def test_slices_of_one_series_may_be_encoded_each_in_its_way(tmp_path: Path) -> 
 
 
 def test_slopes_that_vary_from_slice_to_slice_give_float32(tmp_path: Path) -> None:
-    slopes = ["0.25", "1.5", "2.75", "11.125"]
+    slopes = ["1", "1.5", "2.75", "11.125"]
 
     def change(dataset: Dataset, index: int) -> None:
         dataset.RescaleSlope = slopes[index]
@@ -281,6 +282,27 @@ def test_a_codestream_that_contradicts_pixel_representation_is_read_by_the_heade
 
     recipe = Recipe(stored=stored, signed=signed, syntax=uid.JPEG2000Lossless, intercept="0", change=change)
     assert np.array_equal(volume_of(tmp_path, recipe).array, stored)
+
+
+@pytest.mark.parametrize("syntax", [uid.JPEG2000Lossless, uid.JPEGLSLossless], ids=["JPEG2000", "JPEGLS"])
+def test_a_codestream_of_fewer_bits_than_the_header_says_keeps_its_sign(syntax: str, tmp_path: Path) -> None:
+    """BitsStored 16 and signed, the codestream 12 bits and unsigned: bit 11 is the sign, as pydicom has it too."""
+    stored = (twelve_bits << 4).view(np.int16) >> 4
+    described = {"rows": SHAPE[1], "columns": SHAPE[2], "samples_per_pixel": 1, "number_of_frames": 1,
+                 "photometric_interpretation": "MONOCHROME2", "bits_allocated": 16, "bits_stored": 12,
+                 "pixel_representation": 0}  # fmt: skip
+
+    def change(dataset: Dataset, index: int) -> None:
+        words = np.ascontiguousarray(twelve_bits[index])
+        if syntax == uid.JPEG2000Lossless:
+            coded = imagecodecs.jpeg2k_encode(words, codecformat="j2k", bitspersample=12)
+        else:
+            coded = JPEGLSLosslessEncoder.encode(words, **described)
+        dataset.PixelData = encapsulate([coded])
+
+    paths = write(tmp_path, Recipe(stored=stored, bits_stored=16, signed=True, syntax=syntax, change=change))
+    assert np.array_equal(pixels.load(source.read(paths)).array, stored - 1024)
+    assert np.array_equal(by_pydicom(paths), stored - 1024)
 
 
 @pytest.mark.parametrize("syntax", [*ENCODERS, uid.JPEG2000MC], ids=lambda syntax: uid.UID(syntax).keyword)
