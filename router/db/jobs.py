@@ -22,6 +22,9 @@ AGEING = 600 * SECOND
 CLAIMS = 0x15_0C
 """Advisory lock of PostgreSQL under which jobs with a group are claimed, since two claims could both count to one."""
 
+UNREACHABLE = "Unreachable"
+"""What `problem` says of a delivery whose destination did not answer at all."""
+
 REST = {"worker": None, "lease_until": None}
 """What every job that nobody works on has."""
 
@@ -171,10 +174,27 @@ def finish(connection: Connection, held: Job, outcome: Outcome, *, reason: str |
     )
 
 
-def retry(connection: Connection, held: Job, *, wait_s: float, reason: str, problem: str) -> bool:
-    """The job goes back to the queue, to be claimed after `wait_s`; False when it is no longer this worker's."""
+def retry(
+    connection: Connection, held: Job, *, wait_s: float, reason: str, problem: str, attempt: int | None = None
+) -> bool:
+    """The job goes back to the queue, to be claimed after `wait_s`; False when it is no longer this worker's.
+
+    `attempt` is what the attempts spent are set to, where this one does not count.
+    """
     later = clock(connection) + round(wait_s * SECOND)
-    return bool(_move(connection, Event.RETRY, _fence(held), **REST, not_before=later, reason=reason, problem=problem))
+    spent = held.attempt if attempt is None else attempt
+    return bool(
+        _move(
+            connection,
+            Event.RETRY,
+            _fence(held),
+            **REST,
+            not_before=later,
+            reason=reason,
+            problem=problem,
+            attempt=spent,
+        )
+    )
 
 
 def give_up(connection: Connection, held: Job, *, reason: str, problem: str) -> bool:
@@ -190,6 +210,32 @@ def give_up(connection: Connection, held: Job, *, reason: str, problem: str) -> 
             finished_at=clock(connection),
         )
     )
+
+
+def keep_waiting(connection: Connection, destination: str, *, wait_s: float) -> None:
+    """Nothing is delivered to this destination before `wait_s` are over."""
+    later = clock(connection) + round(wait_s * SECOND)
+    connection.execute(update(job).where(_queued_for(destination), job.c.not_before < later).values(not_before=later))
+
+
+def go_on(connection: Connection, destination: str) -> int:
+    """What waits for this destination to answer is due now; how many deliveries that are."""
+    held_up = job.c.problem.is_(None) | (job.c.problem == UNREACHABLE)
+    moved = connection.execute(
+        update(job).where(_queued_for(destination), held_up).values(not_before=clock(connection))
+    )
+    return int(moved.rowcount)
+
+
+def unreachable(connection: Connection) -> list[str]:
+    """Destinations that did not answer when they were last tried, and for which deliveries wait."""
+    rows = connection.execute(
+        select(job.c.destination)
+        .where(job.c.lane == Lane.DELIVER, job.c.state == State.QUEUED, job.c.problem == UNREACHABLE)
+        .distinct()
+        .order_by(job.c.destination)
+    )
+    return list(rows.scalars())
 
 
 def lose_leases(connection: Connection, *, gone: Collection[str] = ()) -> list[Job]:
@@ -340,6 +386,10 @@ def next_due(connection: Connection, lane: Lane) -> int | None:
         select(func.min(job.c.not_before)).where(job.c.lane == lane, job.c.state.in_(before(Event.CLAIM)))
     )
     return earliest
+
+
+def _queued_for(destination: str) -> ColumnElement[bool]:
+    return and_(job.c.lane == Lane.DELIVER, job.c.destination == destination, job.c.state == State.QUEUED)
 
 
 def _like(one: Job) -> ColumnElement[bool]:

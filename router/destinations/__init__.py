@@ -24,9 +24,16 @@ class UnknownDestinationKind(Problem):
 
 
 class Unreachable(Problem):
-    """The far side cannot be reached, or went away: later it may be there again."""
+    """Nobody can be reached there, whatever is to be sent: everything for this destination waits until it answers."""
 
     retryable = True
+    spends_attempt = False
+
+
+class Interrupted(Unreachable):
+    """The far side was there and went away in the middle; perhaps for what it was sent."""
+
+    spends_attempt = True
 
 
 class Rejected(Problem):

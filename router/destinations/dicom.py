@@ -19,7 +19,7 @@ from pynetdicom.sop_class import Verification
 
 from dicom_sr.transcode import CannotTranscode, to_implicit
 from router.config import AETitle, Port
-from router.destinations import Context, Destination, Rejected, Unreachable
+from router.destinations import Context, Destination, Interrupted, Rejected, Unreachable
 from router.domain.delivery import Outgoing, Receipt, Verdict, judge, name_of
 
 MOST_CONTEXTS = 128
@@ -85,7 +85,12 @@ def echo(settings: Settings, context: Context) -> None:
     Raises:  Unreachable, Rejected
     """
     with associated(settings, [build_context(Verification)], context) as association:
-        if not association.is_established or "Status" not in association.send_c_echo():
+        if not association.is_established:
+            raise Rejected(
+                f"destination {settings.name}: {settings.ae_title} does not take C-ECHO",
+                remedy="Every DICOM node should (PS3.4 A.1); ask its administrator to allow it for us",
+            )
+        if "Status" not in association.send_c_echo():
             raise Unreachable(
                 f"destination {settings.name}: {settings.ae_title} does not answer C-ECHO",
                 remedy="Ask its administrator whether it is in order",
@@ -170,7 +175,7 @@ def answer(
 ) -> Receipt:
     """Send one instance and give what the far side says to it.
 
-    Raises:  Unreachable
+    Raises:  Interrupted
     """
     accepted = {
         (str(agreed.abstract_syntax), str(agreed.transfer_syntax[0])): agreed.context_id
@@ -192,7 +197,7 @@ def answer(
         return Receipt(sop_instance_uid=uid, verdict=Verdict.NEVER, detail=problem.what)
     status = store(association, accepted[offer], one.item, body, message_id, originator=originator)
     if status is None:
-        raise Unreachable(
+        raise Interrupted(
             f"destination {settings.name}: {settings.ae_title} ended the association, or did not answer in time",
             remedy="Ask its administrator what its log says; the delivery goes on by itself",
         )

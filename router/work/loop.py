@@ -207,15 +207,20 @@ class Loop:
     def record(self, held: Job, error: Exception) -> None:
         """Another attempt later where that may help, else the job has failed."""
         reason, name = told(error), getattr(error, "name", type(error).__name__)
-        final = held.last_attempt or (isinstance(error, Problem) and not error.retryable)
-        wait = wait_s(held.attempt, first_s=self.retry_first_s, cap_s=self.retry_cap_s, chance=random())
+        free = not getattr(error, "spends_attempt", True)
+        final = (held.last_attempt and not free) or (isinstance(error, Problem) and not error.retryable)
+        first = self.retry_cap_s if free and held.problem == name else self.retry_first_s
+        wait = wait_s(held.attempt, first_s=first, cap_s=self.retry_cap_s, chance=random())
+        spent = held.attempt - free
         where = [] if isinstance(error, Problem) else places(error)
         try:
             with writing(self.node.engine) as connection:
                 if final:
                     moved = jobs.give_up(connection, held, reason=reason, problem=name)
                 else:
-                    moved = jobs.retry(connection, held, wait_s=wait, reason=reason, problem=name)
+                    moved = jobs.retry(connection, held, wait_s=wait, reason=reason, problem=name, attempt=spent)
+                    if free and held.destination is not None:
+                        jobs.keep_waiting(connection, held.destination, wait_s=wait)
         except SQLAlchemyError as unreachable:  # its lease runs out, and another attempt is made
             log.error("queue.unreachable", error=type(unreachable).__name__)
             return

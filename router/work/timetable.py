@@ -8,11 +8,15 @@ import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from router.node import Node
+from router.work.circuit import Circuits
 from router.work.loop import sweep
 
 log = structlog.get_logger()
 
-TIMETABLE: tuple[tuple[str, float, Callable[[Node], object]], ...] = (("leases.sweep", 5.0, sweep),)
+TIMETABLE: tuple[tuple[str, float, Callable[[Node], object]], ...] = (
+    ("leases.sweep", 5.0, sweep),
+    ("destinations.echo", 10.0, Circuits().ask),
+)
 """Name, seconds between two runs, and what is run."""
 
 

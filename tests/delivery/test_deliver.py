@@ -6,15 +6,18 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 from pynetdicom.sop_class import CTImageStorage  # type: ignore[attr-defined]
+from structlog.testing import capture_logs
 
 from router.db import jobs
 from router.db.engine import writing
 from router.domain.job import Lane, Outcome, State
+from router.work import circuit
+from router.work.circuit import Circuits
 from tests.conftest import component, until
 from tests.delivery.conftest import delivering, pacs, produce
 from tests.delivery.scp import Archive, aborts, archive
 from tests.servers import free_port, orthanc
-from tests.work.site import Site
+from tests.work.site import Site, close_site, open_site
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
@@ -114,7 +117,7 @@ def test_an_archive_that_was_away_gets_everything_when_it_is_back_and_nobody_els
     away, here = produce(site, "pacs", "folder")
     with delivering(site):
         assert site.ended(here).outcome is Outcome.DELIVERED
-        until(lambda: site.job(away).attempt > 1, what="another attempt")
+        until(lambda: site.job(away).problem == "Unreachable", what="an attempt")
         assert "nobody answers there" in (site.job(away).reason or "")
         with archive(state=far, port=far.port):
             assert site.ended(away).outcome is Outcome.DELIVERED
@@ -122,11 +125,55 @@ def test_an_archive_that_was_away_gets_everything_when_it_is_back_and_nobody_els
 
 
 def test_attempts_come_to_an_end(site: Site) -> None:
-    site.destinations(pacs(Archive(port=free_port())))
-    (delivery,) = produce(site, "pacs", max_attempts=2)
+    with archive(state=Archive(answers=[0xA700, aborts])) as far:
+        site.destinations(pacs(far))
+        (delivery,) = produce(site, "pacs", max_attempts=2)
+        with delivering(site):
+            job = site.ended(delivery)
+    assert (job.state, job.attempt, job.problem) == (State.FAILED, 2, "Interrupted")
+
+
+def test_an_archive_that_stays_away_spends_no_attempt_and_only_one_delivery_knocks(site: Site) -> None:
+    far = Archive(port=free_port())
+    site.destinations(pacs(far))
+    first, second = (produce(site, "pacs", number=number, max_attempts=2)[0] for number in range(2))
     with delivering(site):
-        job = site.ended(delivery)
-    assert (job.state, job.attempt, job.problem) == (State.FAILED, 2, "Unreachable")
+        until(lambda: site.job(first).not_before > site.job(first).created_at + 300_000, what="several attempts")
+        assert (site.job(second).problem, site.job(second).started_at) == (None, None)
+        with archive(state=far, port=far.port):
+            assert [(one.outcome, one.attempt) for one in map(site.ended, (first, second))] == [
+                (Outcome.DELIVERED, 1),
+                (Outcome.DELIVERED, 1),
+            ]
+
+
+def test_deliveries_go_on_as_soon_as_the_archive_answers_its_echo(site: Site) -> None:
+    far = Archive(port=free_port())
+    site.destinations(pacs(far))
+    slow = open_site(site.folder, delivery={"retry_first_s": 3000, "retry_cap_s": 6000, "timeout_s": 5})
+    (delivery,) = produce(site, "pacs")
+    circuits = Circuits()
+    with delivering(slow):
+        until(lambda: site.job(delivery).problem == "Unreachable", what="the first attempt")
+        circuits.ask(slow.node)
+        assert site.job(delivery).state is State.QUEUED
+        with archive(state=far, port=far.port):
+            circuits.ask(slow.node)
+            assert site.ended(delivery).outcome is Outcome.DELIVERED
+    close_site(slow)
+
+
+def test_an_archive_that_is_silent_for_long_is_an_alert_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(circuit, "ALERT_AFTER_S", 0.0)
+    site.destinations(pacs(Archive(port=free_port())))
+    (delivery,) = produce(site, "pacs")
+    with delivering(site):
+        until(lambda: site.job(delivery).problem == "Unreachable", what="the first attempt")
+    circuits = Circuits()
+    with capture_logs() as logs:
+        for _ in range(3):
+            circuits.ask(site.node)
+    assert [(one["event"], one["destination"]) for one in logs] == [("destination.down", "pacs")]
 
 
 def test_a_destination_that_is_gone_is_named_and_its_return_is_enough(site: Site) -> None:

@@ -1,0 +1,82 @@
+"""A destination that does not answer at all: nothing is tried on it until its echo comes, and no attempt is spent.
+
+The rows say it all, so a restart changes nothing: a queued delivery whose last problem was Unreachable keeps all for
+its destination waiting (`db.jobs.keep_waiting`). This page asks such destinations by the clock, and lets everything go
+on as soon as one answers, or says that it does not want us. A delivery knocks by itself now and then, too.
+"""
+
+import time
+
+import structlog
+
+from router import destinations
+from router.db import jobs
+from router.db.engine import reading, writing
+from router.destinations import Context, Rejected, Unreachable
+from router.domain.job import Lane
+from router.node import Node
+from router.work.outbox import in_force
+
+log = structlog.get_logger()
+
+PATIENCE_S = 10.0
+"""The longest wait for one echo."""
+
+ALERT_AFTER_S = 900.0
+"""A destination that has not answered for so long is an alert."""
+
+
+class Circuits:
+    """What this process knows beyond the rows: since when each destination has been silent, and who was told."""
+
+    def __init__(self) -> None:
+        self.since: dict[str, float] = {}
+        self.alerted: set[str] = set()
+
+    def ask(self, node: Node) -> None:
+        """Ask every destination for which deliveries wait whether it is back."""
+        with reading(node.engine) as connection:
+            waiting = jobs.unreachable(connection)
+            known = in_force(connection) if waiting else {}
+        for name in waiting:
+            destination = known.get(name)
+            try:
+                if destination is not None:
+                    destinations.find(destination.kind).echo(destination, context(node))
+            except Unreachable as problem:
+                self.silent(name, problem)
+            except Rejected:  # it answers; the next delivery is told why it does not want us
+                self.back(node, name)
+            else:
+                self.back(node, name)
+        for name in self.since.keys() - set(waiting):
+            self.forget(name)
+
+    def silent(self, name: str, problem: Unreachable) -> None:
+        """It does not answer; after a while somebody should know."""
+        silent_s = time.monotonic() - self.since.setdefault(name, time.monotonic())
+        if silent_s >= ALERT_AFTER_S and name not in self.alerted:
+            self.alerted.add(name)
+            log.error("destination.down", destination=name, silent_s=round(silent_s), reason=problem.what)
+
+    def back(self, node: Node, name: str) -> None:
+        """It answers: what waited is due."""
+        with writing(node.engine) as connection:
+            number = jobs.go_on(connection, name)
+        log.info("destination.up", destination=name, deliveries=number)
+        self.forget(name)
+        node.bell.ring(Lane.DELIVER)
+
+    def forget(self, name: str) -> None:
+        """Its silence is over."""
+        self.since.pop(name, None)
+        self.alerted.discard(name)
+
+
+def context(node: Node) -> Context:
+    """What we bring to an echo."""
+    settings = node.settings
+    return Context(
+        calling_ae_title=settings.delivery.calling_ae_title or settings.ae_title,
+        timeout_s=min(PATIENCE_S, settings.delivery.timeout_s),
+    )
