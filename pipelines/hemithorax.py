@@ -3,8 +3,9 @@
 A lung that is whole lies against the ribs from its front round to the spine, and its inner surface runs smoothly from
 apex to base. Fluid, consolidation and masses break one or the other. Both are looked at along rays from the middle of
 the chest, slice by slice and every few degrees: what a ray meets between the lung and the first rib behind it, where a
-ray that should meet lung meets none, and where the inner surface bulges outwards between two places where it does not.
-Behind the breast bone, where ribs are cartilage, in the apex and next to the spine no ray is asked.
+ray that should meet lung meets none, where the inner surface bulges outwards between two places where it does not, and
+where the lung ends much higher at the side and back than the other one does. Behind the breast bone, where ribs are
+cartilage, in the apex and next to the spine no ray is asked.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ BULGE_MM = 25.0
 """The aortic arch and the hilum reach out less far than this."""
 BULGE_HEIGHT_MM = 62.0
 """What is taller, as the heart is, counts as mediastinum."""
+BASE_MM = 40.0
+"""The bases of two healthy lungs differ less in height, at the side and the back."""
+SIDE = 80
+"""Where the side begins, in degrees from the front."""
 SNUG_MM = 7.5
 """Between lung and the inner surface of a rib lie less than this."""
 FAR = 1e3
@@ -77,10 +82,12 @@ def rays(shape: tuple[int, int, int], *, middle: float, centre: float, step: flo
     )
 
 
-def airless(lung: Mask, bone: Mask, fan: Rays, *, step: float) -> Mask:
+def airless(lung: Mask, bone: Mask, fan: Rays, *, step: float, other: Mask | None = None) -> Mask:
     """Voxels that belong to the space of this lung and hold none of it.
 
-    Shapes:  all (up, back, left)
+    `other` is the other lung as its own rays meet it.
+
+    Shapes:  lung and bone (up, back, left), other (up, ray, distance) -> (up, back, left)
     Units:   mm
     """
     met = fan.along(lung)
@@ -100,7 +107,20 @@ def airless(lung: Mask, bone: Mask, fan: Rays, *, step: float) -> Mask:
     cells = (points >= from_[:, :, None]) & (points < to[:, :, None] - 1) & asked[:, None, None]
     smooth = _without_bulges(np.where(hit, inner, wall), hit, step)
     cells |= (points >= smooth[:, :, None]) & (points < inner[:, :, None]) & (hit & asked[:, None])[:, :, None]
+    if other is not None:
+        cells |= _below(hit, other, step)
     return fan.spread(cells) & ~lung
+
+
+def _below(hit: Mask, other: Mask, step: float) -> Mask:
+    """Where the other lung lies beneath the height at which this one has ended already."""
+    opposite = np.any(other, axis=2)
+    base = np.where(hit.any(axis=0), hit.argmax(axis=0), len(hit))
+    lower = np.where(opposite.any(axis=0), opposite.argmax(axis=0), len(hit))
+    high = ((base - lower) * step > BASE_MM) & (FRONT + APART * np.arange(len(base)) >= SIDE) & hit.any(axis=0)
+    beneath = np.arange(len(hit))[:, None] < base
+    below: Mask = other & (beneath & high)[:, :, None]
+    return below
 
 
 def _stretched(bone: Mask, step: float) -> Mask:

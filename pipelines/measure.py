@@ -11,7 +11,9 @@ from dicom_sr.nouns import LabelMap, Volume
 from pipelines import steps
 
 FLOOR, CEILING = -4096, 8192
-"""Values outside are counted at the ends (the mean still takes them as they are). Unit: HU."""
+"""Values outside are counted at the ends. Unit: HU."""
+SLAB = 1 << 20
+"""Voxels counted at a time: few enough to stay in the cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,22 +61,20 @@ def distributions(volume: Volume, labels: LabelMap, numbers: int, *, device: str
 
     width = CEILING - FLOOR
     counts = torch.zeros((numbers + 1) * width, dtype=torch.int64, device=device)
-    totals = np.zeros(numbers + 1)
+    sums = torch.zeros(numbers + 1, dtype=torch.float64, device=device)
     box = steps.extent(labels) or (slice(0, 0), slice(0, 0), slice(0, 0))
-    thick = max(1, steps.SLAB // max(1, labels.shape[1] * labels.shape[2]))
-    for first in range(box[0].start, box[0].stop, thick):
-        part = (slice(first, min(first + thick, box[0].stop)), *box[1:])
+    fractions = volume.array.dtype.kind == "f"
+    for part in steps.slabs(box, SLAB):
         label = torch.from_numpy(np.ascontiguousarray(labels[part])).to(device)
-        chosen = label > 0
-        which = label[chosen].to(torch.int64)
-        values = torch.from_numpy(np.ascontiguousarray(volume.array[part])).to(device)[chosen]
-        place = torch.floor(values) if values.is_floating_point() else values
-        place = place.to(torch.int64).clamp(FLOOR, CEILING - 1) - FLOOR
-        counts += torch.bincount(which * width + place, minlength=len(counts))
-        totals += [
-            float(values[which == number].to(torch.float64).sum()) if number else 0.0 for number in range(numbers + 1)
-        ]
+        values = torch.from_numpy(np.ascontiguousarray(volume.array[part])).to(device)
+        place = (torch.floor(values) if fractions else values).clamp(FLOOR, CEILING - 1).to(torch.int64)
+        place += label.to(torch.int64) * width - FLOOR
+        counts += torch.bincount(place.flatten(), minlength=len(counts))
+        if fractions:
+            for number in range(1, numbers + 1):
+                sums[number] += values[label == number].to(torch.float64).sum()
     table = counts.reshape(numbers + 1, width).cpu().numpy()
+    totals = sums.cpu().numpy() if fractions else table @ np.arange(FLOOR, CEILING, dtype=np.float64)
     return tuple(
         Distribution(counts=table[number], total=float(totals[number]), voxel_ml=volume.voxel_ml)
         for number in range(1, numbers + 1)

@@ -17,6 +17,8 @@ from pipelines.steps import Mask, Upright
 if TYPE_CHECKING:
     from torch import Tensor
 
+Floats = NDArray[np.float32]
+
 DARK_BELOW = -700.0
 """Darker than partial volume with the pleura between two lungs. Unit: HU."""
 MOST_STEPS = 12
@@ -24,6 +26,8 @@ ONE_SIDED = 0.8
 """A seed with this share of its voxels on one side of the midline belongs to that side."""
 REACH_MM = 40.0
 """Lungs touch no further from the midline than this."""
+SEED_TRUST = 30.0
+"""How much less a voxel that was never in doubt may change sides than one that was grown."""
 LINE_OVER = 60.0
 """How much brighter than lung the pleura between two lungs is at least. Unit: HU."""
 
@@ -35,7 +39,11 @@ def parted(lungs: Tensor, view: Upright, middle: float) -> tuple[Tensor, Tensor]
     if seeds is None:
         return _halves(lungs, middle)
     left, right = _regrown(*seeds, dark, lungs)
-    _drawn_along_the_pleura(left.cpu().numpy(), right.cpu().numpy(), view, middle)
+    trust = [
+        (label.float() + SEED_TRUST * seed.float()).cpu().numpy()
+        for label, seed in zip((left, right), seeds, strict=True)
+    ]
+    _drawn_along_the_pleura(left.cpu().numpy(), right.cpu().numpy(), trust, view, middle)
     return left, right
 
 
@@ -79,8 +87,11 @@ def _regrown(left: Tensor, right: Tensor, *grounds: Tensor) -> tuple[Tensor, Ten
     return left, right
 
 
-def _drawn_along_the_pleura(left: Mask, right: Mask, view: Upright, middle: float) -> None:
-    """Moves the border onto the bright line between the lungs, slice by slice, in place."""
+def _drawn_along_the_pleura(left: Mask, right: Mask, trust: list[Floats], view: Upright, middle: float) -> None:
+    """Moves the border onto the bright line between the lungs, slice by slice, in place.
+
+    `trust` says for left and right how much each voxel would mind to change sides.
+    """
     hu = view.values
     reach = round(REACH_MM / view.step)
     low, high = max(0, int(middle) - reach), min(hu.shape[2], int(middle) + reach + 1)
@@ -99,11 +110,21 @@ def _drawn_along_the_pleura(left: Mask, right: Mask, view: Upright, middle: floa
             for line, row, (first, last) in zip(worth, group, runs, strict=True):
                 part = slice(max(first - 1, low), min(last + 1, high))
                 bright = np.clip(hu[height, row, part] - usual - LINE_OVER, 0, 300)
-                line[part.start - low : part.stop - low] = bright - off_middle[part.start - low : part.stop - low]
+                lost = 2 * _misplaced(trust[0][height, row, first:last], trust[1][height, row, first:last])
+                at = np.clip(np.arange(part.start, part.stop), first, last) - first
+                line[part.start - low : part.stop - low] = (
+                    bright - lost[at] - off_middle[part.start - low : part.stop - low]
+                )
             for row, (first, last), cut in zip(group, runs, low + _best_path(worth), strict=True):
                 edge = min(max(int(cut), first), last)
                 right[height, row, first:edge], left[height, row, first:edge] = True, False
                 right[height, row, edge:last], left[height, row, edge:last] = False, True
+
+
+def _misplaced(left: Floats, right: Floats) -> Floats:
+    """What a cut before each voxel of a row, or after the last, would put on the wrong side."""
+    lost: Floats = np.concatenate([[0], np.cumsum(left)]) + np.concatenate([np.cumsum(right[::-1])[::-1], [0]])
+    return lost
 
 
 def _run(row: Mask, at: int) -> tuple[int, int]:

@@ -325,9 +325,18 @@ class _Anatomy:
         for _ in range(10_000):
             point = self.random.uniform((-140, -90, -130), (140, 90, 125))
             x, y, z = (point + offsets).astype(np.float32).T
-            if self.lung(x, y, z, side).all():
+            if self.lung(x, y, z, side).all() and self._from_airway(point) > margin + 4:
                 return (float(point[0]), float(point[1]), float(point[2]))
         raise AssertionError("no room in the lung")
+
+    def _from_airway(self, point: NDArray[np.float64]) -> float:
+        """Distance of a point from the wall of the nearest airway."""
+        distances = []
+        for start, end, radius, wall in self.airways:
+            along = np.subtract(end, start)
+            share = np.clip((point - start) @ along / (along @ along), 0, 1)
+            distances.append(float(np.linalg.norm(point - start - share * along)) - radius - wall)
+        return min(distances)
 
 
 def _oval(x: Floats, y: Floats, a: Any, b: Any) -> Floats:

@@ -35,7 +35,8 @@ SLAB = 1 << 23
 class Upright:
     """A coarse copy of a volume on cubes along the patient's axes.
 
-    `hu` is (up, back, left) float32, `inside` says where the volume was measured at all. `affine` maps (up, back, left)
+    `hu` is (up, back, left) float32; `inside` says where the volume was measured at all, which is nowhere on the
+    array's own border. `affine` maps (up, back, left)
     indices to patient millimetres; `step` is the edge of a cube in mm.
     """
 
@@ -82,8 +83,8 @@ def upright(volume: Volume, *, step: float, device: str) -> Upright:
             for corner in np.ndindex(2, 2, 2)
         ]
     )
-    low, high = corners[:, :3].min(axis=0), corners[:, :3].max(axis=0)
-    shape = tuple(int(n) for n in (np.floor((high - low) / step + 1e-6).astype(int) + 1)[::-1])
+    low, high = corners[:, :3].min(axis=0) - step, corners[:, :3].max(axis=0) + step
+    shape = tuple(int(n) for n in (np.ceil((high - low) / step - 1e-6).astype(int) + 1)[::-1])
     target = np.eye(4)
     target[:3, :3] = step * np.eye(3)[:, ::-1]
     target[:3, 3] = low
@@ -95,6 +96,8 @@ def upright(volume: Volume, *, step: float, device: str) -> Upright:
         grid, within = _sampling(to_pooled, (rows, shape[1], shape[2]), pooled.shape, device)
         hu[rows] = _sample(pooled, grid)
         inside[rows] = within if measured is None else within & (_sample(measured, grid) > 0.5)
+    for axis in range(3):
+        inside.index_fill_(axis, torch.tensor([0, shape[axis] - 1], device=device), False)
     hu[~inside] = FILLED
     return Upright(hu=hu, inside=inside, affine=target, step=step)
 
@@ -165,20 +168,32 @@ def nearest(view: Upright, codes: Tensor, volume: Volume) -> Iterator[tuple[Box,
 
     to_upright = np.linalg.inv(view.affine) @ volume.affine
     box = _reach(codes, np.linalg.inv(to_upright), volume.array.shape)
-    if box is None:
-        return
-    thick = max(1, SLAB // ((box[1].stop - box[1].start) * (box[2].stop - box[2].start)))
-    flat, shape = codes.reshape(-1), codes.shape
+    roomy = torch.nn.functional.pad(codes, (1, 1, 1, 1, 1, 1))  # so that what lies outside is 0
+    for slab in slabs(box, SLAB // 4):
+        index = [
+            (torch.round(axis).to(torch.int64) + 1).clamp(0, size - 1)
+            for axis, size in zip(_indices(to_upright, slab, codes.device), roomy.shape, strict=True)
+        ]
+        yield slab, _taken(roomy, index)
+
+
+def slabs(box: Box, voxels: int) -> Iterator[Box]:
+    """A box in slabs of whole slices, each of about this many voxels at most."""
+    thick = max(1, voxels // max(1, (box[1].stop - box[1].start) * (box[2].stop - box[2].start)))
     for first in range(box[0].start, box[0].stop, thick):
-        slab = (slice(first, min(first + thick, box[0].stop)), box[1], box[2])
-        index = _indices(to_upright, slab, codes.device)
-        inside = torch.ones(1, dtype=torch.bool, device=codes.device)
-        place = torch.zeros(1, dtype=torch.int64, device=codes.device)
-        for axis, size in zip(index, shape, strict=True):
-            whole = torch.round(axis).to(torch.int64)
-            inside = inside & (whole >= 0) & (whole < size)
-            place = place * size + whole.clamp(0, size - 1)
-        yield slab, (flat[place] * inside)
+        yield slice(first, min(first + thick, box[0].stop)), box[1], box[2]
+
+
+def _taken(codes: Tensor, index: list[Tensor]) -> Tensor:
+    """Codes at broadcastable indices; axis by axis where each index varies along one axis only."""
+    vary = [tuple(n for n in range(3) if axis.shape[n] > 1) for axis in index]
+    if set(vary) != {(0,), (1,), (2,)}:
+        size = codes.shape
+        return codes.reshape(-1)[(index[0] * size[1] + index[1]) * size[2] + index[2]]
+    for n, axis in enumerate(index):
+        codes = codes.index_select(n, axis.flatten())
+    order = [along[0] for along in vary]
+    return codes.permute([order.index(n) for n in range(3)])
 
 
 def _indices(matrix: NDArray[np.float64], box: Box, device: torch.device) -> list[Tensor]:
@@ -200,14 +215,14 @@ def _indices(matrix: NDArray[np.float64], box: Box, device: torch.device) -> lis
     ]
 
 
-def _reach(codes: Tensor, to_volume: NDArray[np.floating], shape: tuple[int, ...]) -> Box | None:
+def _reach(codes: Tensor, to_volume: NDArray[np.floating], shape: tuple[int, ...]) -> Box:
     """Index box of the volume that holds every voxel with a code."""
-    spans = [codes.movedim(axis, 0).flatten(1).any(dim=1).nonzero().flatten().tolist() for axis in range(3)]
-    if not spans[0]:
-        return None
+    box = extent(codes.cpu().numpy())
+    if box is None:
+        return slice(0, 0), slice(0, 0), slice(0, 0)
     corners = np.array(
         [
-            [spans[axis][0] - 1 if low else spans[axis][-1] + 1 for axis, low in enumerate(corner)]
+            [axis.stop if high else axis.start - 1 for axis, high in zip(box, corner, strict=True)]
             for corner in np.ndindex(2, 2, 2)
         ]
     )

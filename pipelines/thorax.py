@@ -25,7 +25,7 @@ SIDES: tuple[Side, Side] = ("left", "right")
 AIR_BELOW = -500.0
 """Tissue that holds air. Unit: HU."""
 OPEN_AIR_BELOW = -930.0
-"""The mean of what lies around a patient; a lung that the field of view cuts is denser. Unit: HU."""
+"""Most of what lies around a patient is darker; a lung that the field of view cuts is not. Unit: HU."""
 WINDPIPE_BELOW = -800.0
 WINDPIPE_MM = 40.0
 """A windpipe is seen over at least this height."""
@@ -33,9 +33,11 @@ POCKET_BELOW = -940.0
 """Gas in stomach and bowel. Unit: HU."""
 PURE_GAS_BELOW = -980.0
 """Gas with no tissue in it, over several millimetres. Unit: HU."""
-LEAK_ML = 35.0
+LEAK_ML = 12.0
 """An airway that grows by more than this in one step has broken into the lung."""
 AIRWAY_MAX_ML = 140.0
+AIRWAY_REACH_MM = 70.0
+"""Main bronchi are followed no further from the windpipe, to the side and back, than this."""
 LUNG_MIN_ML = 150.0
 MASS_MIN_ML = 14.0
 """A ball of 3 cm: what is larger is a mass, what is smaller is counted as lung."""
@@ -114,12 +116,10 @@ def body(view: Upright) -> Mask:
     outside = (labels != counts.argmax()) & inside
     parts, number = ndimage.label(outside, structure=IN_PLANE)
     edge = steps.dilated(torch.from_numpy(~inside), 1).numpy()
-    edge[:, [0, -1]] = edge[:, :, [0, -1]] = True
-    voxels = np.bincount(parts.ravel(), minlength=number + 1)
-    mean = np.bincount(parts.ravel(), weights=view.values.ravel(), minlength=number + 1) / np.maximum(voxels, 1)
+    dark = np.bincount(parts[view.values < OPEN_AIR_BELOW], minlength=number + 1)
     open_air = np.zeros(number + 1, dtype=bool)
     open_air[np.unique(parts[edge])] = True
-    open_air &= mean < OPEN_AIR_BELOW
+    open_air &= dark > 0.5 * np.bincount(parts.ravel(), minlength=number + 1)
     open_air[0] = False
     trunk: Mask = inside & ~open_air[parts]
     return trunk
@@ -169,17 +169,28 @@ def airway(view: Upright, air: Mask, middle: float) -> Airway | None:
     seed = windpipe(view, air, middle)
     if seed is None:
         return None
-    lumen, before = seed, np.inf
+    near = _around(seed, round(AIRWAY_REACH_MM / view.step))
+    hu, start, hollow = view.values[near], seed[near], air[near]
+    grown, before = start, float(start.sum()) * view.voxel_ml
     for threshold in range(-980, -690, 20):
-        labels, counts = steps.components(air & (view.values < threshold))
-        touched = np.unique(labels[seed])
-        grown = float(counts[touched].sum()) * view.voxel_ml
-        if grown > AIRWAY_MAX_ML or grown > before + LEAK_ML:
+        labels, counts = steps.components(hollow & (hu < threshold))
+        touched = np.unique(labels[start])
+        size = float(counts[touched].sum()) * view.voxel_ml
+        if size > AIRWAY_MAX_ML or size > before + LEAK_ML:
             break
-        before = max(grown, float(seed.sum()) * view.voxel_ml)
-        lumen = np.isin(labels, touched[touched > 0]) | seed
+        before = max(size, before)
+        grown = np.isin(labels, touched[touched > 0]) | start
+    lumen = seed.copy()
+    lumen[near] = grown
     tree = torch.from_numpy(lumen).to(view.hu.device)
-    return Airway(lumen=tree, carina=_carina(lumen, view.step), leaked=lumen is seed)
+    return Airway(lumen=tree, carina=_carina(lumen, view.step), leaked=grown is start)
+
+
+def _around(mask: Mask, margin: int) -> steps.Box:
+    """The full height of what lies within a margin of a mask."""
+    box = steps.extent(mask) or (slice(0, 0), slice(0, 0), slice(0, 0))
+    back, left = (slice(max(0, axis.start - margin), axis.stop + margin) for axis in box[1:])
+    return slice(0, mask.shape[0]), back, left
 
 
 def _carina(lumen: Mask, step: float) -> int:
@@ -248,7 +259,7 @@ def _filled(lung: Tensor, view: Upright) -> Tensor:
     holes, counts = steps.components(~solid)
     small = counts * view.voxel_ml < MASS_MIN_ML
     small[0] = False
-    return solid | torch.from_numpy(small[holes]).to(lung.device)
+    return (solid | torch.from_numpy(small[holes]).to(lung.device)) & view.inside
 
 
 def _judged(masks: dict[Side, Tensor], view: Upright, trunk: Mask, middle: float) -> dict[Side, Lung]:
@@ -258,11 +269,16 @@ def _judged(masks: dict[Side, Tensor], view: Upright, trunk: Mask, middle: float
     deep = sum(mask.sum(dim=(0, 2)).cpu().numpy() for mask in masks.values())
     centre = float(np.average(np.arange(trunk.shape[1]), weights=deep))
     gas = steps.opened(view.smooth() < PURE_GAS_BELOW, 1)
+    fans = {
+        side: hemithorax.rays(trunk.shape, middle=middle, centre=centre, step=view.step, left=side == "left")
+        for side in masks
+    }
+    met = {side: fans[side].along(mask.cpu().numpy()) for side, mask in masks.items()}
     found: dict[Side, Lung] = {}
     for side, mask in masks.items():
         lung = mask.cpu().numpy()
-        fan = hemithorax.rays(trunk.shape, middle=middle, centre=centre, step=view.step, left=side == "left")
-        airless = hemithorax.airless(lung, bone, fan, step=view.step) | _enclosed(lung, view)
+        other = met.get("right" if side == "left" else "left")
+        airless = hemithorax.airless(lung, bone, fans[side], step=view.step, other=other) | _enclosed(lung, view)
         size = float(lung.sum()) * view.voxel_ml
         mass_ml, mass_at = _mass(airless, lung, view)
         cut_mm2, cut_at = _cut(mask, view)
@@ -311,8 +327,7 @@ def _mass(airless: Mask, lung: Mask, view: Upright) -> tuple[float, str]:
 
 def _cut(lung: Tensor, view: Upright) -> tuple[float, str]:
     """Area over which the lung meets the edge of what was scanned, and where most of it is."""
-    edge = steps.dilated(~view.inside, 1)
-    edge[[0, -1]] = True
+    edge = steps.dilated(~view.inside, 1) & view.inside
     heights = np.flatnonzero((lung & edge).any(dim=2).any(dim=1).cpu().numpy())
     area = float((lung & edge).sum()) * view.step**2
     if not heights.size:
@@ -335,8 +350,8 @@ def delineated(volume: Volume, chest: Chest, numbers: dict[Side, int]) -> LabelM
     labels = np.zeros(volume.array.shape, dtype=np.uint8)
     for box, code in steps.nearest(chest.view, plan, volume):
         hu = torch.from_numpy(np.ascontiguousarray(volume.array[box])).to(plan.device)
-        label = torch.where(code < surface, code, torch.where(hu < border, code - surface, 0))
-        labels[box] = label.to(torch.uint8).cpu().numpy()
+        label = torch.where(code < surface, code, (code - surface) * (hu < border))
+        labels[box] = label.cpu().numpy()
     return labels
 
 

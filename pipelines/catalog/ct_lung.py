@@ -234,7 +234,7 @@ def _remark(lung: Lung) -> str | None:
     if not lung.mass_ml:
         return None
     return (
-        f"about {lung.mass_ml:.0f} ml without air in the {lung.mass_at} of this side (mass, consolidation or fluid) "
+        f"at least {lung.mass_ml:.0f} ml without air in the {lung.mass_at} of this side (mass, consolidation or fluid) "
         "are not part of the lung"
     )
 
