@@ -1,7 +1,8 @@
 """Ways out: one file each, found by listing this folder; nothing is registered by hand.
 
-A destination kind is a module that exports `Settings` (its form), `send` and `echo`. Sending is per instance: an
-instance that is refused gives a Receipt that says so, only a far side that cannot be reached raises.
+A destination kind is a module that exports `Settings` (its form), `send`, `confirm` and `echo`. Sending is per
+instance: an instance that is refused gives a Receipt that says so, only a far side that cannot be reached raises. What
+was sent is then read back, as far as the far side can be asked.
 """
 
 import importlib
@@ -86,6 +87,17 @@ class Send(Protocol):
     ) -> Generator[Receipt, None, None]: ...
 
 
+class Confirm(Protocol):
+    """SOPInstanceUIDs of those that the far side shows when it is asked; None where it cannot be asked.
+
+    Raises:  Unreachable, Rejected
+    """
+
+    def __call__(
+        self, settings: Destination, outgoing: Sequence[Outgoing], context: Context
+    ) -> frozenset[str] | None: ...
+
+
 class Echo(Protocol):
     """Returns when the far side answers.
 
@@ -101,6 +113,7 @@ class Kind:
 
     settings: type[Destination]
     send: Send
+    confirm: Confirm
     echo: Echo
 
 
@@ -120,4 +133,4 @@ def find(name: str) -> Kind:
             f"there is no destination kind {name!r}", remedy=f"Choose one of: {', '.join(names())}"
         )
     module = importlib.import_module(f"{__name__}.{name}")
-    return Kind(settings=module.Settings, send=module.send, echo=module.echo)
+    return Kind(settings=module.Settings, send=module.send, confirm=module.confirm, echo=module.echo)

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
+from pydicom.dataset import Dataset
 from pydicom.uid import UID, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
+from pynetdicom._globals import STATUS_PENDING, STATUS_SUCCESS
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import split_dataset
 from pynetdicom.presentation import PresentationContext, build_context
-from pynetdicom.sop_class import Verification
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
+from pynetdicom.status import code_to_category
 
 from dicom_sr.transcode import CannotTranscode, to_implicit
 from router.config import AETitle, Port
@@ -39,6 +42,7 @@ class Settings(Destination):
     host: str = Field(min_length=1, description="Its name or address")
     port: Port = Field(description="Its TCP port")
     calling_ae_title: AETitle | None = Field(None, description="What we call ourselves there; default: as everywhere")
+    read_back: bool = Field(True, description="Ask by C-FIND, where it takes that, whether what was sent is there")
     answers: dict[Status, Verdict] = Field(
         {}, description="What one exact status means there, as in C001: never; others as the standard says"
     )
@@ -77,6 +81,49 @@ def send(
         with associated(settings, contexts, context) as association:
             for message_id, one in enumerate(batch, start=1):
                 yield answer(settings, association, one, message_id % 65536, originator=originator)
+
+
+def confirm(settings: Settings, outgoing: Sequence[Outgoing], context: Context) -> frozenset[str] | None:
+    """Those that C-FIND shows in their study and series; None where it takes no C-FIND of us, or is not to be asked.
+
+    Raises:  Unreachable
+    Source:  PS3.4 C.6.2 (Study Root Query/Retrieve Information Model)
+    """
+    if not settings.read_back or not outgoing:
+        return None
+    found: set[str] = set()
+    try:
+        with associated(settings, [build_context(StudyRootQueryRetrieveInformationModelFind)], context) as association:
+            for series in dict.fromkeys((item.study_instance_uid, item.series_instance_uid) for item in outgoing):
+                there = shown(settings, association, *series) if association.is_established else None
+                if there is None:
+                    return None
+                found.update(there)
+    except Rejected:
+        return None
+    return frozenset(found & {item.sop_instance_uid for item in outgoing})
+
+
+def shown(settings: Settings, association: Association, study_uid: str, series_uid: str) -> list[str] | None:
+    """SOPInstanceUIDs of the series that C-FIND gives; None where it answers that it cannot.
+
+    Raises:  Interrupted
+    """
+    query = Dataset()
+    query.QueryRetrieveLevel = "IMAGE"
+    query.StudyInstanceUID, query.SeriesInstanceUID, query.SOPInstanceUID = study_uid, series_uid, ""
+    found: list[str] = []
+    for status, identifier in association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind):
+        if "Status" not in status:
+            raise Interrupted(
+                f"destination {settings.name}: {settings.ae_title} ended the association during C-FIND",
+                remedy="Ask its administrator what its log says; the delivery goes on by itself",
+            )
+        if code_to_category(status.Status) not in (STATUS_PENDING, STATUS_SUCCESS):
+            return None
+        if identifier is not None and "SOPInstanceUID" in identifier:
+            found.append(str(identifier.SOPInstanceUID))
+    return found
 
 
 def echo(settings: Settings, context: Context) -> None:

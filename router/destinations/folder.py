@@ -1,5 +1,6 @@
 """A folder: each object a file, whole or not there at all."""
 
+import filecmp
 import os
 import shutil
 from collections.abc import Generator, Sequence
@@ -35,6 +36,20 @@ def send(settings: Settings, outgoing: Sequence[Outgoing], context: Context) -> 
                 remedy="Make it writable, or free some space; the delivery goes on by itself",
             ) from error
         yield Receipt(sop_instance_uid=item.sop_instance_uid, verdict=Verdict.ACCEPTED, detail=name.name)
+
+
+def confirm(settings: Settings, outgoing: Sequence[Outgoing], context: Context) -> frozenset[str]:
+    """Those that lie there as the bytes that were sent.
+
+    Raises:  Unreachable
+    """
+    echo(settings, context)
+    return frozenset(
+        item.sop_instance_uid
+        for item in outgoing
+        if (there := settings.path / f"{item.sop_instance_uid}.dcm").is_file()
+        and filecmp.cmp(item.path, there, shallow=False)
+    )
 
 
 def put(source: Path, name: Path) -> None:

@@ -51,6 +51,12 @@ class Outgoing:
     sop_class_uid: str
     sop_instance_uid: str
     path: Path
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
+
+
+DUPLICATE = 0x0111
+"""The answer of an archive that holds an instance of this UID already, and will not compare."""
 
 
 class Verdict(StrEnum):

@@ -5,8 +5,8 @@ taken but not written down is sent once more as the same bytes under the same UI
 """
 
 import threading
-from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass, replace
 
 import structlog
 from sqlalchemy import Connection
@@ -15,8 +15,8 @@ from dicom_sr.problem import Problem
 from router import destinations, rulebook
 from router.db import audit, receipts, results, revisions
 from router.db.engine import reading, writing
-from router.destinations import Context, Destination
-from router.domain.delivery import Outgoing, Receipt, Verdict, name_of
+from router.destinations import Context, Destination, Kind
+from router.domain.delivery import DUPLICATE, Outgoing, Receipt, Verdict
 from router.domain.job import Job, Lane, Outcome
 from router.node import Node
 from router.work.loop import Ending, InHand, Loop
@@ -30,6 +30,12 @@ SLOTS = 8
 
 class NotTaken(Problem):
     """The far side has not taken an instance; it may later."""
+
+    retryable = True
+
+
+class NotThere(Problem):
+    """The far side has taken what it does not show when it is asked."""
 
     retryable = True
 
@@ -60,38 +66,123 @@ def serve(node: Node, stop: threading.Event) -> None:
     ).serve(stop)
 
 
-def deliver(node: Node, hand: InHand) -> Ending:
-    """Send what the destination does not have yet.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """A delivery with all that it means, from one snapshot of the database."""
 
-    Raises:  Unreachable, Rejected, NotTaken, Refused, NoSuchDestination, Lost
+    job: Job
+    destination: Destination
+    context: Context
+    objects: tuple[Outgoing, ...]
+    """The whole set, in the order of sending."""
+    kinds: dict[str, str]
+    """Result kind by SOPInstanceUID."""
+    taken: frozenset[str]
+    """What the destination has taken at earlier attempts."""
+
+    @property
+    def way(self) -> Kind:
+        """The hands of this kind of destination."""
+        return destinations.find(self.destination.kind)
+
+
+def deliver(node: Node, hand: InHand) -> Ending:
+    """Send what the destination does not have yet, and see that it is there.
+
+    Raises:  Unreachable, Rejected, NotTaken, NotThere, Refused, NoSuchDestination, NothingToSend, Lost
     """
-    job = hand.job
+    errand = errand_of(node, hand.job)
+    send(node, hand, errand)
+    seen = read_back(node, errand)
+    return Ending(outcome=Outcome.DELIVERED, record=lambda connection: note(connection, errand, seen))
+
+
+def errand_of(node: Node, job: Job) -> Errand:
+    """What the job means.
+
+    Raises:  NoSuchDestination, NothingToSend
+    """
+    settings = node.settings
     with reading(node.engine) as connection:
         destination = find(connection, job)
         objects = results.of_set(connection, job.result_set_id or 0)
-        there = receipts.accepted(connection, job.id)
+        taken = receipts.accepted(connection, job.id)
     if not objects:
         raise NothingToSend(f"result set {job.result_set_id} has no objects", remedy="Re-run its inference job")
-    kinds = {item.sop_instance_uid: item.kind for item in objects}
-    outgoing = [
-        Outgoing(
-            sop_class_uid=item.sop_class_uid, sop_instance_uid=item.sop_instance_uid, path=node.store.path(item.path)
-        )
-        for item in objects
-        if item.sop_instance_uid not in there
-    ]
-    for number, receipt in enumerate(sent(node, destination, outgoing), start=len(there) + 1):
+    return Errand(
+        job=job,
+        destination=destination,
+        context=Context(
+            calling_ae_title=settings.delivery.calling_ae_title or settings.ae_title,
+            timeout_s=settings.delivery.timeout_s,
+        ),
+        objects=tuple(
+            Outgoing(
+                sop_class_uid=item.sop_class_uid,
+                sop_instance_uid=item.sop_instance_uid,
+                path=node.store.path(item.path),
+                study_instance_uid=job.study_instance_uid,
+                series_instance_uid=item.series_instance_uid,
+            )
+            for item in objects
+        ),
+        kinds={item.sop_instance_uid: item.kind for item in objects},
+        taken=taken,
+    )
+
+
+def send(node: Node, hand: InHand, errand: Errand) -> None:
+    """Send what was not taken yet; each answer is written down as it comes.
+
+    Raises:  Unreachable, Rejected, NotTaken, Refused, Lost
+    """
+    missing = [item for item in errand.objects if item.sop_instance_uid not in errand.taken]
+    if not missing:
+        return
+    with closing(errand.way.send(errand.destination, missing, errand.context)) as answers:
+        for number, answer in enumerate(answers):
+            receipt = compared(errand, missing[number], answer)
+            with writing(node.engine) as connection:
+                receipts.write(connection, errand.job.id, receipt)
+            log.info("instance.sent", instance=receipt.sop_instance_uid, verdict=receipt.verdict, answer=receipt.detail)
+            judge(receipt, errand, missing=len(missing) - number)
+            hand.progress("sending", 1 - (len(missing) - number - 1) / len(errand.objects))
+
+
+def compared(errand: Errand, item: Outgoing, receipt: Receipt) -> Receipt:
+    """A duplicate that is there under our UIDs has been delivered: what we send under a UID is always the same."""
+    if receipt.status != DUPLICATE or receipt.verdict is Verdict.ACCEPTED:
+        return receipt
+    there = errand.way.confirm(errand.destination, [item], errand.context)
+    if there is None or item.sop_instance_uid not in there:
+        return receipt
+    return replace(receipt, verdict=Verdict.ACCEPTED, detail=f"{receipt.detail}, and it is there")
+
+
+def read_back(node: Node, errand: Errand) -> bool | None:
+    """Whether the far side shows the whole set; None where it cannot be asked.
+
+    An archive may take a moment to show what it has taken. When it does not show it at the next attempt either, what is
+    missing is sent again.
+
+    Raises:  Unreachable, Rejected, NotThere
+    """
+    there = errand.way.confirm(errand.destination, errand.objects, errand.context)
+    if there is None:
+        return None
+    missing = [item.sop_instance_uid for item in errand.objects if item.sop_instance_uid not in there]
+    if not missing:
+        return True
+    if errand.job.problem == NotThere.__name__:
         with writing(node.engine) as connection:
-            receipts.write(connection, job.id, receipt)
-        log.info(
-            "instance.sent",
-            instance=receipt.sop_instance_uid,
-            status=None if receipt.status is None else name_of(receipt.status),
-            verdict=receipt.verdict,
-        )
-        judge(receipt, kinds[receipt.sop_instance_uid], destination, missing=len(objects) - number + 1)
-        hand.progress("sending", number / len(objects))
-    return Ending(outcome=Outcome.DELIVERED, record=lambda connection: note(connection, job, len(objects)))
+            for uid in missing:
+                lost = Receipt(sop_instance_uid=uid, verdict=Verdict.LATER, detail="taken, and not there afterwards")
+                receipts.write(connection, errand.job.id, lost)
+    raise NotThere(
+        f"destination {errand.destination.name} has taken {len(errand.objects)} objects and shows "
+        f"{len(errand.objects) - len(missing)} of them",
+        remedy="It is asked again, and sent what is missing; if that does not help, ask its administrator",
+    )
 
 
 def find(connection: Connection, job: Job) -> Destination:
@@ -109,41 +200,32 @@ def find(connection: Connection, job: Job) -> Destination:
     )
 
 
-def sent(node: Node, destination: Destination, outgoing: list[Outgoing]) -> Iterator[Receipt]:
-    """Answers of the destination, as they come."""
-    if not outgoing:
-        return
-    settings = node.settings
-    context = Context(
-        calling_ae_title=settings.delivery.calling_ae_title or settings.ae_title, timeout_s=settings.delivery.timeout_s
-    )
-    kind = destinations.find(destination.kind)
-    with closing(kind.send(destination, outgoing, context)) as answers:
-        yield from answers
-
-
-def judge(receipt: Receipt, kind: str, destination: Destination, *, missing: int) -> None:
+def judge(receipt: Receipt, errand: Errand, *, missing: int) -> None:
     """Go on after an instance that was taken; later ones may reference it, so without it none is sent.
 
     Raises:  NotTaken, Refused
     """
     if receipt.verdict is Verdict.ACCEPTED:
         return
-    said = f"destination {destination.name} did not take {kind} {receipt.sop_instance_uid}: {receipt.detail}"
-    half = f"; {missing} of the result set are not there"
+    uid = receipt.sop_instance_uid
+    said = (
+        f"destination {errand.destination.name} did not take {errand.kinds[uid]} {uid}: {receipt.detail}; "
+        f"{missing} of {len(errand.objects)} objects are not there"
+    )
     if receipt.verdict is Verdict.LATER:
-        raise NotTaken(said + half, remedy="The delivery goes on by itself")
-    raise Refused(said + half, remedy="Put it right there, or give it a profile without this kind; then retry the job")
+        raise NotTaken(said, remedy="The delivery goes on by itself")
+    raise Refused(said, remedy="Put it right there, or give it a profile without this kind; then retry the job")
 
 
-def note(connection: Connection, job: Job, number: int) -> None:
+def note(connection: Connection, errand: Errand, seen: bool | None) -> None:
     """One audit row a delivery."""
     audit.write(
         connection,
         "deliver",
         "results.sent",
-        job.study_instance_uid,
-        job=job.id,
-        destination=job.destination,
-        instances=number,
+        errand.job.study_instance_uid,
+        job=errand.job.id,
+        destination=errand.destination.name,
+        instances=len(errand.objects),
+        read_back=seen,
     )

@@ -49,7 +49,7 @@ def produce(site: Site, *destinations: str, number: int = 0, max_attempts: int =
                     ordinal=ordinal,
                     kind=("segmentation", "measurement_report")[ordinal],
                     sop_class_uid=item.sop_class_uid,
-                    series_instance_uid="1.2.3.5",
+                    series_instance_uid=item.series_instance_uid,
                     path=site.node.store.keep(content),
                     digest=hashlib.sha256(content).hexdigest(),
                 ),

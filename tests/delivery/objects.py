@@ -12,12 +12,14 @@ from pynetdicom.sop_class import CTImageStorage, SegmentationStorage  # type: ig
 from router.domain.delivery import Outgoing
 
 
-def image(folder: Path, *, sop_class_uid: str = CTImageStorage, syntax: str = ExplicitVRLittleEndian) -> Outgoing:
+def image(
+    folder: Path, *, sop_class_uid: str = CTImageStorage, syntax: str = ExplicitVRLittleEndian, series: str = "1.2.3.5"
+) -> Outgoing:
     """A file of 16 x 16 pixels, with a sequence, a private element and values of odd form."""
     uid = generate_uid()
     dataset = Dataset()
     dataset.SOPClassUID, dataset.SOPInstanceUID = UID(sop_class_uid), uid
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = generate_uid(), generate_uid()
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2.3", series
     dataset.PatientName, dataset.PatientID = "SECRET^PATIENT", "4711"
     dataset.SliceThickness = "0.50000"
     item = Dataset()
@@ -35,7 +37,13 @@ def image(folder: Path, *, sop_class_uid: str = CTImageStorage, syntax: str = Ex
     dataset.file_meta.TransferSyntaxUID = UID(syntax)
     path = folder / f"{uid}.dcm"
     dataset.save_as(path, enforce_file_format=True)
-    return Outgoing(sop_class_uid=str(sop_class_uid), sop_instance_uid=str(uid), path=path)
+    return Outgoing(
+        sop_class_uid=str(sop_class_uid),
+        sop_instance_uid=str(uid),
+        path=path,
+        study_instance_uid="1.2.3",
+        series_instance_uid=series,
+    )
 
 
 def big_endian(dataset: Dataset) -> bytes:
@@ -49,4 +57,4 @@ def big_endian(dataset: Dataset) -> bytes:
 
 def result_set(folder: Path) -> list[Outgoing]:
     """Two objects of different classes, in the order of sending."""
-    return [image(folder, sop_class_uid=SegmentationStorage), image(folder)]
+    return [image(folder, sop_class_uid=SegmentationStorage), image(folder, series="1.2.3.6")]

@@ -3,15 +3,18 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     Comprehensive3DSRStorage,
     CTImageStorage,
     SegmentationStorage,
+    StudyRootQueryRetrieveInformationModelFind,
     Verification,
 )
 
@@ -32,25 +35,39 @@ class Archive:
     syntaxes: dict[str, str] = field(default_factory=dict)
     changed: list[str] = field(default_factory=list)
     """SOPInstanceUIDs that came again with other bytes."""
+    forgets: bool = False
+    """Says Success and keeps nothing."""
+    blind: int = 0
+    """So many C-FIND requests are answered as if nothing were there."""
+    found: int = 0
+    """C-FIND requests so far."""
 
     def store(self, event: evt.Event) -> int:
         uid = str(event.request.AffectedSOPInstanceUID)
         self.asked.append(uid)
         answer = self.answers.pop(0) if self.answers else 0x0000
         status = answer(event) if callable(answer) else answer
-        if status == 0x0000 or status & 0xF000 == 0xB000:
+        if not self.forgets and (status == 0x0000 or status & 0xF000 == 0xB000):
             content = event.request.DataSet.getvalue()
             if self.kept.setdefault(uid, content) != content:
                 self.changed.append(uid)
             self.syntaxes[uid] = str(event.context.transfer_syntax)
         return status
 
+    def find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        self.found += 1
+        for uid in self.kept if self.found > self.blind else ():
+            one, query = self.dataset(uid), event.identifier
+            if (one.StudyInstanceUID, one.SeriesInstanceUID) == (query.StudyInstanceUID, query.SeriesInstanceUID):
+                answer = Dataset()
+                answer.QueryRetrieveLevel = "IMAGE"
+                answer.StudyInstanceUID, answer.SeriesInstanceUID = query.StudyInstanceUID, query.SeriesInstanceUID
+                answer.SOPInstanceUID = uid
+                yield 0xFF00, answer
+
     def dataset(self, uid: str) -> Dataset:
-        from io import BytesIO
-
-        from pydicom import dcmread
-
-        return dcmread(BytesIO(self.kept[uid]), force=True)
+        implicit = self.syntaxes[uid] == ImplicitVRLittleEndian
+        return read_dataset(BytesIO(self.kept[uid]), is_implicit_VR=implicit, is_little_endian=True)
 
 
 def aborts(event: evt.Event) -> int:
@@ -68,6 +85,7 @@ def archive(
     port: int = 0,
     require_calling: Sequence[str] = (),
     state: Archive | None = None,
+    finds: bool = False,
 ) -> Iterator[Archive]:
     """An archive on a free port of loopback."""
     held = state or Archive()
@@ -75,9 +93,12 @@ def archive(
     for abstract in classes:
         ae.add_supported_context(abstract, list(syntaxes))
     ae.add_supported_context(Verification)
+    if finds:
+        ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
     ae.require_calling_aet = list(require_calling)
     ae.network_timeout = ae.dimse_timeout = ae.acse_timeout = 10
-    server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, held.store)])
+    handlers = [(evt.EVT_C_STORE, held.store), (evt.EVT_C_FIND, held.find)]
+    server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
     held.port = server.server_address[1]
     try:
         yield held

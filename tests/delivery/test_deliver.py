@@ -86,7 +86,7 @@ def test_a_refusal_for_good_stops_at_once_and_says_what_is_missing(site: Site, s
             job = site.ended(delivery)
     assert (job.state, job.attempt, job.problem) == (State.FAILED, 1, "Refused")
     assert f"destination pacs did not take segmentation {uids(site, delivery)[0]}: {status:04X} (" in (job.reason or "")
-    assert "; 2 of the result set are not there" in (job.reason or "")
+    assert "; 2 of 2 objects are not there" in (job.reason or "")
     assert far.asked == uids(site, delivery)[:1], "a report was sent without what it references"
 
 
@@ -204,6 +204,52 @@ def test_what_was_taken_but_not_written_down_goes_again_as_the_same_bytes(site: 
             site.ended(delivery)
     assert far.asked == uids(site, delivery) * 2
     assert far.kept == before
+
+
+def test_an_archive_that_says_success_and_keeps_nothing_is_found_out(site: Site) -> None:
+    with archive(finds=True, state=Archive(forgets=True)) as far:
+        site.destinations(pacs(far))
+        (delivery,) = produce(site, "pacs", max_attempts=3)
+        with delivering(site):
+            job = site.ended(delivery)
+    assert (job.state, job.problem) == (State.FAILED, "NotThere")
+    assert "destination pacs has taken 2 objects and shows 0 of them" in (job.reason or "")
+    assert far.asked == uids(site, delivery) * 2, "sent once, looked for again, sent once more"
+    assert [row["accepted"] for row in site.receipts(delivery)] == [False, False]
+
+
+def test_an_archive_that_takes_a_moment_to_show_it_is_asked_again_and_sent_nothing_twice(site: Site) -> None:
+    with archive(finds=True, state=Archive(blind=1)) as far:
+        site.destinations(pacs(far))
+        (delivery,) = produce(site, "pacs")
+        with delivering(site):
+            job = site.ended(delivery)
+    assert (job.outcome, job.attempt) == (Outcome.DELIVERED, 2)
+    assert far.asked == uids(site, delivery)
+
+
+def test_a_duplicate_that_is_there_under_our_uid_has_been_delivered(site: Site) -> None:
+    with archive(finds=True) as far:
+        site.destinations(pacs(far))
+        first, second = produce(site, "pacs")[0], 0
+        with delivering(site):
+            site.ended(first)
+            far.answers = [0x0111, 0x0111]
+            with writing(site.node.engine) as connection:
+                second = jobs.rerun(connection, first, who="anna")
+            site.node.bell.ring(Lane.DELIVER)
+            assert site.ended(second).outcome is Outcome.DELIVERED
+    assert {row["detail"] for row in site.receipts(second)} == {"0111 (Duplicate SOP Instance), and it is there"}
+
+
+@pytest.mark.parametrize("finds", [True, False])
+def test_a_duplicate_that_nobody_can_see_is_a_refusal(site: Site, finds: bool) -> None:
+    with archive(finds=finds, state=Archive(answers=[0x0111])) as far:
+        site.destinations(pacs(far))
+        (delivery,) = produce(site, "pacs")
+        with delivering(site):
+            job = site.ended(delivery)
+    assert (job.state, job.problem) == (State.FAILED, "Refused")
 
 
 def test_several_sets_for_one_archive_go_one_after_the_other(site: Site) -> None:

@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Iterator[tuple[Destination, Kept]]:
 
 @contextmanager
 def dicom(tmp_path: Path) -> Iterator[tuple[Destination, Kept]]:
-    with archive() as far:
+    with archive(finds=True) as far:
         settings = destinations.find("dicom").settings(
             kind="dicom", name="pacs", ae_title="ARCHIVE", host="127.0.0.1", port=far.port
         )
@@ -88,6 +88,13 @@ def test_stopping_in_the_middle_leaves_what_was_sent(kind: str, tmp_path: Path) 
         first = next(sending)
         sending.close()  # type: ignore[attr-defined]
         assert set(kept()) == {first.sop_instance_uid}
+
+
+def test_what_was_sent_is_seen_there_and_nothing_else(kind: str, tmp_path: Path) -> None:
+    sent, other = result_set(tmp_path)
+    with THERE[kind](tmp_path) as (settings, _):
+        list(destinations.find(kind).send(settings, [sent], CONTEXT))
+        assert destinations.find(kind).confirm(settings, [sent, other], CONTEXT) == {sent.sop_instance_uid}
 
 
 def test_a_far_side_that_is_there_answers_its_echo(kind: str, tmp_path: Path) -> None:
