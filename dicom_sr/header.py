@@ -19,7 +19,7 @@ from dicom_sr import codes
 from dicom_sr.elements import Elements, Text, code, element, elements, joined, part10, tag_of
 from dicom_sr.kinds import Built, Order
 from dicom_sr.nouns import Algorithm, Code
-from dicom_sr.script import UNICODE, Script, terms
+from dicom_sr.script import UNICODE, Script, as_read, terms
 from dicom_sr.uids import device_uid
 
 EDITION = "2024c"
@@ -93,6 +93,13 @@ ALWAYS = (
     "ReferringPhysicianName",
 )
 """Type 2: present even where the source lacks them, then empty."""
+
+WELL_FORMED = {
+    "PatientAge": re.compile(rb"\d{3}[DWMY]"),
+    "PatientSize": re.compile(rb" *\d{1,4}(\.\d{1,10})? *"),
+    "PatientWeight": re.compile(rb" *\d{1,4}(\.\d{1,10})? *"),
+}
+"""Copied only in a form that the standard allows: they are convenient, but they identify nobody."""
 
 OFFSET = re.compile(r"[+-]\d{4}")
 
@@ -227,8 +234,18 @@ def _shared(order: Order, kind: str, modality: str, text: Text) -> Elements:
     )
 
 
+def copied_keywords(source: Dataset) -> tuple[str, ...]:
+    """What results copy from this source: all of IDENTITY and the request, less what is malformed and dispensable."""
+    left_out = {
+        keyword
+        for keyword, form in WELL_FORMED.items()
+        if keyword in source and not form.fullmatch(as_read(source.get_item(tag_of(keyword)), ()).rstrip(b" \0"))
+    }
+    return tuple(keyword for keyword in (*IDENTITY, REQUEST) if keyword not in left_out)
+
+
 def _identity(source: Dataset, script: Script) -> Elements:
-    keywords = (*IDENTITY, REQUEST, *(() if script.unicode else ("SpecificCharacterSet",)))
+    keywords = (*copied_keywords(source), *(() if script.unicode else ("SpecificCharacterSet",)))
     copies = script.copied(source, keywords)
     empty = {tag_of(keyword): element(keyword, None) for keyword in ALWAYS}
     # an empty optional attribute says nothing, and where it is Type 1C it would be an error of ours

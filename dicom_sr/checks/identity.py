@@ -14,7 +14,7 @@ from dicom_sr import codes
 from dicom_sr.checks.fault import Fault, code_of, expect, items, same, text
 from dicom_sr.checks.report import tree
 from dicom_sr.elements import elements, joined, tag_of
-from dicom_sr.header import ALWAYS, IDENTITY, MANUFACTURER, REQUEST, clock, device, series_description, series_number
+from dicom_sr.header import ALWAYS, MANUFACTURER, clock, copied_keywords, device, series_description, series_number
 from dicom_sr.kinds import Built, Order
 from dicom_sr.script import UNICODE, Script, terms
 
@@ -25,7 +25,7 @@ def of_source(dataset: Dataset, source: Dataset, place: str) -> Iterator[Fault]:
     if not unicode and terms(dataset) != terms(source):
         yield Fault(f"{place}.SpecificCharacterSet", f"is {terms(dataset)}, the source's is {terms(source)}")
     ours, theirs = Script(terms(dataset)), Script(terms(source), unicode)
-    for keyword in (*IDENTITY, REQUEST):
+    for keyword in copied_keywords(source):
         wanted = theirs.copied(source, (keyword,)).get(tag_of(keyword), b"")
         found = ours.copied(dataset, (keyword,)).get(tag_of(keyword), b"")
         empty = joined(elements(**{keyword: None}))

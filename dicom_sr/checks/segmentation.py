@@ -76,10 +76,11 @@ def on_source(dataset: Dataset, source: SourceSeries, findings: Findings | None,
 
 
 def layer_of(layers: Sequence[LabelMap]) -> dict[int, int]:
-    """The label map in which each segment lies, by segment number."""
+    """The label map of each segment that does not lie in the first, by segment number."""
     return {
         int(number): index
         for index, labels in enumerate(layers)
+        if index
         for number in np.flatnonzero(np.bincount(labels.ravel(), minlength=1))
         if number
     }

@@ -171,6 +171,17 @@ def test_missing_type_2_attributes_are_there_and_empty(tmp_path: Path):
         assert all(keyword in ours and not ours[keyword].value for keyword in header.ALWAYS)
 
 
+def test_a_malformed_age_is_left_out_and_a_proper_one_copied(tmp_path: Path):
+    def odd(slice_: Dataset, index: int) -> None:
+        slice_["PatientAge"] = pydicom.DataElement("PatientAge", "AS", "0Y", already_converted=True)
+        slice_.PatientWeight = "71.5"
+
+    paths = make.ct_series(tmp_path / "ct", change=odd)
+    ours = read(built(make.order_of(paths, make.findings_of(make.two_lungs((6, 16, 24)))))[0])
+    assert "PatientAge" not in ours
+    assert ours.PatientWeight == 71.5
+
+
 def test_times_are_in_the_configured_zone(chest: Order):
     summer = replace(chest, made_at=datetime(2026, 7, 1, 23, 30, tzinfo=ZoneInfo("America/St_Johns")))
     ours = read(built(summer)[0])
@@ -220,7 +231,7 @@ def test_any_part_of_the_identity_changed_is_another_identity(chest: Order, keyw
     vr = pydicom.datadict.dictionary_VR(keyword)
     part = Dataset()
     part.PatientID = "7"
-    value = {"SQ": [part], "DA": "20010203", "TM": "0102", "UI": "1.2.3", "DS": "71", "AS": "071Y"}.get(vr, "OTHER")
+    value = {"SQ": [part], "DA": "20010203", "TM": "0102", "UI": "1.2.3", "DS": "1.71", "AS": "071Y"}.get(vr, "OTHER")
     setattr(other, keyword, value)
     assert header.identity_digest(other) != header.identity_digest(first)
 

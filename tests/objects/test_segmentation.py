@@ -15,6 +15,7 @@ from pydicom.sr.coding import Code as PydicomCode
 
 from dicom_sr import codes
 from dicom_sr.check import check
+from dicom_sr.checks.report import voxel_ml
 from dicom_sr.elements import tag_of
 from dicom_sr.kinds import Order, segmentation
 from dicom_sr.nouns import Findings
@@ -236,6 +237,36 @@ def test_pixels_fill_an_even_number_of_whole_bytes_so_that_viewers_show_them(
     needed = -int(dataset.NumberOfFrames) * shape[1] * shape[2] % 16
     assert needed == 0 or free < 16
     check([segmentation.build(order)], order)
+
+
+def test_frames_of_a_multi_frame_source_are_named_by_number(data: Path):
+    paths = sorted((data / "odd_series_dicom2nifti" / "philips_enhanced_anatomical_001").rglob("*.dcm"))
+    source = make.source.read(paths)
+    labels = make.two_lungs(source.shape)
+    order = make.order_of(paths, make.findings_of(labels, voxel_ml=voxel_ml(source)))
+    built = segmentation.build(order)
+    check([built], order)
+    dataset = pydicom.dcmread(BytesIO(built.part10))
+    assert len(dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence) == 1
+    named = [
+        frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
+        for frame in dataset.PerFrameFunctionalGroupsSequence
+    ]
+    assert set(named) <= {plane.frame for plane in source.planes}
+    frames = [plane.frame for plane in source.planes]
+    read = hd.seg.segread(BytesIO(built.part10)).get_pixels_by_source_frame(
+        source.planes[0].sop_instance_uid, frames, combine_segments=True, assert_missing_frames_are_empty=True
+    )
+    assert np.array_equal(read, labels)
+
+
+def test_a_tilted_series_keeps_its_true_planes(data: Path):
+    paths = sorted((data / "odd_series_dicom2nifti" / "failing_gantrytilting_001").rglob("*.dcm"))
+    source = make.source.read(paths)
+    order = make.order_of(paths, make.findings_of(make.two_lungs(source.shape), voxel_ml=voxel_ml(source)))
+    built = segmentation.build(order)
+    check([built], order)
+    assert np.array_equal(read_back(built.part10, order), order.findings.labels)
 
 
 def test_odd_values_of_the_source_are_quoted_and_never_a_reason_to_fail(tmp_path: Path):
