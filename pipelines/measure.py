@@ -65,8 +65,8 @@ def distributions(volume: Volume, labels: LabelMap, numbers: int, *, device: str
     box = steps.extent(labels) or (slice(0, 0), slice(0, 0), slice(0, 0))
     fractions = volume.array.dtype.kind == "f"
     for part in steps.slabs(box, SLAB):
-        label = torch.from_numpy(np.ascontiguousarray(labels[part])).to(device)
-        values = torch.from_numpy(np.ascontiguousarray(volume.array[part])).to(device)
+        label = steps.tensor(labels[part], device)
+        values = steps.tensor(volume.array[part], device)
         place = (torch.floor(values) if fractions else values).clamp(FLOOR, CEILING - 1).to(torch.int64)
         place += label.to(torch.int64) * width - FLOOR
         counts += torch.bincount(place.flatten(), minlength=len(counts))

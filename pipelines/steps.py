@@ -69,6 +69,14 @@ class Upright:
         return replace(self, hu=self.hu[box].contiguous(), inside=self.inside[box].contiguous(), affine=affine)
 
 
+def tensor(array: NDArray[np.generic], device: str | torch.device) -> Tensor:
+    """A part of an array on a device. Torch takes no memory that must not be written to, so that is copied."""
+    import torch
+
+    part = np.ascontiguousarray(array)
+    return torch.from_numpy(part if part.flags.writeable else part.copy()).to(device)
+
+
 def upright(volume: Volume, *, step: float, device: str) -> Upright:
     """The volume on cubes of `step` mm along the patient's axes; means over what is finer, linear where it is coarser.
 
@@ -113,11 +121,11 @@ def _pooled(volume: Volume, step: float, device: str) -> tuple[Tensor, Tensor | 
     thick = factors[0] * max(1, SLAB // (factors[0] * array.shape[1] * array.shape[2]))
     means, shares = [], []
     for first in range(0, array.shape[0], thick):
-        part = torch.from_numpy(np.ascontiguousarray(array[first : first + thick])).to(device).float()
+        part = tensor(array[first : first + thick], device).float()
         if gaps:
             measured = part >= NEVER_MEASURED
             if padding is not None:
-                measured &= ~torch.from_numpy(np.ascontiguousarray(padding[first : first + thick])).to(device)
+                measured &= ~tensor(padding[first : first + thick], device)
             part = part.where(measured, torch.tensor(FILLED, device=device))
             shares.append(avg_pool3d(measured.float()[None], factors, ceil_mode=True)[0])
         means.append(avg_pool3d(part[None], factors, ceil_mode=True)[0])

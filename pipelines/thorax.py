@@ -349,7 +349,7 @@ def delineated(volume: Volume, chest: Chest, numbers: dict[Side, int]) -> LabelM
     border = (float(chest.view.hu[cores].median()) + SOFT_TISSUE) / 2
     labels = np.zeros(volume.array.shape, dtype=np.uint8)
     for box, code in steps.nearest(chest.view, plan, volume):
-        hu = torch.from_numpy(np.ascontiguousarray(volume.array[box])).to(plan.device)
+        hu = steps.tensor(volume.array[box], plan.device)
         label = torch.where(code < surface, code, (code - surface) * (hu < border))
         labels[box] = label.cpu().numpy()
     return labels
