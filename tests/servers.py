@@ -29,6 +29,10 @@ def free_port() -> int:
 
 def answers_echo(port: int, called: str, calling: str = "ISOCENTER_SEND") -> bool:
     """Whether an AE answers C-ECHO there."""
+    try:  # pynetdicom leaves its socket open where nobody listens
+        socket.create_connection(("127.0.0.1", port), 2).close()
+    except OSError:
+        return False
     ae = AE(ae_title=calling)
     ae.add_requested_context(Verification)
     ae.connection_timeout = 2
