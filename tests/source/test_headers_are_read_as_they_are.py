@@ -78,6 +78,29 @@ def test_the_walk_finds_what_pydicom_finds(
     assert (fast.pixel_keyword == "PixelData") == has_pixels
 
 
+def element(group: int, number: int, value: bytes) -> bytes:
+    """An element in Implicit VR."""
+    return struct.pack("<HHI", group, number, len(value)) + value
+
+
+@pytest.mark.parametrize("length", [None, 0xFFFFFFFF], ids=["defined", "undefined"])
+def test_an_unknown_sequence_is_passed_over_in_implicit_vr(length: int | None, tmp_path: Path) -> None:
+    """A UN of undefined length holds items in Implicit VR, whatever the file's own is (PS3.5 6.2.2 note 2)."""
+    inner = element(0x0008, 0x0018, b"9.9 ") + element(0x0009, 0x1011, b"\xff" * 20)
+    item = struct.pack("<HHI", 0xFFFE, 0xE000, length or len(inner)) + inner
+    item += struct.pack("<HHI", 0xFFFE, 0xE00D, 0) if length else b""
+    unknown = struct.pack("<HH2sHI", 0x0009, 0x1010, b"UN", 0, 0xFFFFFFFF) + item
+    unknown += struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    path = write(tmp_path, Recipe())[0]
+    content, patient_name = path.read_bytes(), b"\x10\x00\x10\x00PN"
+    assert content.count(patient_name) == 1
+    path.write_bytes(content.replace(patient_name, unknown + patient_name))
+    fast, slow = walk.walk(path, part10.WANTED), part10.slow_head(path)
+    assert fast.values == slow.values
+    assert (fast.pixel_offset, fast.pixel_length) == (slow.pixel_offset, slow.pixel_length)
+    assert fast.values["SOPInstanceUID"].startswith(b"1.2.826")
+
+
 @given(cut=st.floats(0, 1), noise=st.binary(max_size=8))
 def test_a_mangled_file_is_refused_or_read_and_never_hangs(
     tmp_path_factory: pytest.TempPathFactory, cut: float, noise: bytes
@@ -132,7 +155,7 @@ def odd_forms(dataset: Dataset, index: int) -> None:
     odd = {
         "SOPInstanceUID": ("UI", f"1.2.03.4.0{index}"),
         "FrameOfReferenceUID": ("UI", "1.2.840.000.1"),
-        "SliceThickness": ("DS", "2.50000000000000000000"),
+        "SliceThickness": ("DS", "2,50000000000000000000"),
         "RescaleIntercept": ("DS", "-1024.000000000000000000"),
         "AcquisitionNumber": ("IS", "1.0"),
         "NumberOfFrames": ("IS", "1.0"),

@@ -157,7 +157,7 @@ def test_slices_of_one_series_may_be_encoded_each_in_its_way(tmp_path: Path) -> 
 
 
 def test_slopes_that_vary_from_slice_to_slice_give_float32(tmp_path: Path) -> None:
-    slopes = ["1", "1.5", "2.75", "11.125"]
+    slopes = ["1", "1.5", "2.75", "3.125"]
 
     def change(dataset: Dataset, index: int) -> None:
         dataset.RescaleSlope = slopes[index]
