@@ -1,143 +1,52 @@
-"""Statements of queries and retrievals: what the node holds, received and made, found from the index alone.
+"""Statements of queries: what the node holds, received and made, found from the index alone.
 
 A page is one short transaction and the next begins where it ended (keyset), so a slow peer holds no snapshot open and
-memory does not grow with the answer. Received instances that are current are held; of what we made ourselves, those
-results are found that a delivery has released (never a shadow rule's), until they come back and are instances as well.
+memory does not grow with the answer.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     FromClause,
+    Row,
     Select,
     and_,
-    case,
     exists,
     func,
-    literal_column,
     or_,
     select,
     tuple_,
 )
 
-from router.db.engine import insert_into
+from router.db.holdings import (
+    CURRENT,
+    HELD,
+    HELD_IMAGES,
+    HELD_SERIES,
+    MADE,
+    MADE_IN_STUDY,
+    MADE_ROWS,
+    MADE_SERIES_IS_NOT_HELD,
+    OF_SERIES,
+    OF_STUDY,
+    RELEASED,
+    SERIES_HAS_SOMETHING,
+    STILL_OUT,
+    STUDY_COLUMNS,
+    STUDY_HAS_SOMETHING,
+)
 from router.db.matching import Columns, condition, holds
-from router.db.tables import instance, job, result, result_header, result_set, series, study
-from router.domain.job import Lane, State
-from router.domain.matching import AllOf, Match, Moment, Named, Within, matches
-from router.domain.query import KEYS, UNIQUE, Kind, Level, Query, single
+from router.db.tables import instance, result, result_header, result_set, series, study
+from router.domain.matching import AllOf, Match, Moment, Named, Within, family, matches
+from router.domain.query import KEYS, Kind, Level, Query, single
 
 Values = dict[str, Any]
 """One match: keyword -> text, list of texts, or what a header says."""
-
-MODALITIES: Mapping[str, str] = {
-    "segmentation": "SEG",
-    "measurement_report": "SR",
-    "key_objects": "KO",
-    "presentation_state": "PR",
-    "rtstruct": "RTSTRUCT",
-}
-"""Modality of a result kind whose header nobody has noted."""
-
-CURRENT = instance.c.status == literal_column("'current'")
-"""A literal and no parameter: only so do the indices on current instances serve."""
-
-RELEASED = exists(
-    select(job.c.id).where(
-        job.c.lane == literal_column(f"'{Lane.DELIVER}'"),
-        job.c.result_set_id == result.c.result_set_id,
-        job.c.state.in_([State.QUEUED, State.RUNNING, State.WAITING, State.DONE, State.FAILED]),
-    )
-)
-"""A result may be found once its delivery was asked for, as long as nobody has held, cancelled or replaced that."""
-
-STILL_OUT = ~exists(select(instance.c.version).where(CURRENT, instance.c.sop_instance_uid == result.c.sop_instance_uid))
-"""The result has not come back to us, else it would be found twice."""
-
-STUDY_COLUMNS: Columns = {
-    "PatientName": study.c.patient_name,
-    "PatientID": study.c.patient_id,
-    "IssuerOfPatientID": study.c.issuer_of_patient_id,
-    "PatientBirthDate": study.c.patient_birth_date,
-    "PatientSex": study.c.patient_sex,
-    "StudyInstanceUID": study.c.study_instance_uid,
-    "StudyDate": study.c.study_date,
-    "StudyTime": study.c.study_time,
-    "AccessionNumber": study.c.accession_number,
-    "StudyID": study.c.study_id,
-    "StudyDescription": study.c.study_description,
-    "ReferringPhysicianName": study.c.referring_physician_name,
-}
-HELD: Columns = {
-    **STUDY_COLUMNS,
-    "SeriesInstanceUID": series.c.series_instance_uid,
-    "Modality": series.c.modality,
-    "SeriesNumber": series.c.series_number,
-    "SeriesDescription": series.c.series_description,
-    "BodyPartExamined": series.c.body_part_examined,
-    "SOPInstanceUID": instance.c.sop_instance_uid,
-    "SOPClassUID": instance.c.sop_class_uid,
-    "InstanceNumber": instance.c.instance_number,
-}
-
-
-def _noted(keyword: str, otherwise: Any = "") -> ColumnElement[str]:
-    return func.coalesce(result_header.c.header[keyword].as_string(), otherwise)
-
-
-MADE: Columns = {
-    **STUDY_COLUMNS,
-    "SeriesInstanceUID": result.c.series_instance_uid,
-    "Modality": _noted("Modality", case(MODALITIES, value=result.c.kind, else_="OT")),
-    "SeriesNumber": _noted("SeriesNumber"),
-    "SeriesDescription": _noted("SeriesDescription"),
-    "BodyPartExamined": _noted("BodyPartExamined"),
-    "SOPInstanceUID": result.c.sop_instance_uid,
-    "SOPClassUID": result.c.sop_class_uid,
-    "InstanceNumber": _noted("InstanceNumber"),
-}
-
-MADE_ROWS: FromClause = result.join(result_set, result_set.c.id == result.c.result_set_id).outerjoin(
-    result_header, result_header.c.sop_instance_uid == result.c.sop_instance_uid
-)
-MADE_IN_STUDY: FromClause = MADE_ROWS.join(study, study.c.study_instance_uid == result_set.c.study_instance_uid)
-HELD_SERIES: FromClause = series.join(study, study.c.study_instance_uid == series.c.study_instance_uid)
-OF_SERIES = and_(
-    instance.c.series_instance_uid == series.c.series_instance_uid,
-    instance.c.study_instance_uid == series.c.study_instance_uid,
-)
-HELD_IMAGES: FromClause = instance.join(series, OF_SERIES).join(
-    study, study.c.study_instance_uid == instance.c.study_instance_uid
-)
-
-RETRIEVABLE: tuple[tuple[FromClause, Columns, tuple[ColumnElement[bool], ...], ColumnElement[str]], ...] = (
-    (HELD_IMAGES, HELD, (CURRENT,), instance.c.path),
-    (MADE_IN_STUDY, MADE, (RELEASED, STILL_OUT), result.c.path),
-)
-"""Both kinds of objects: from here, with these columns, under these conditions, in this file."""
-
-OF_STUDY = instance.c.study_instance_uid == study.c.study_instance_uid
-STUDY_HAS_SOMETHING = or_(
-    exists(select(instance.c.version).where(CURRENT, OF_STUDY)),
-    exists(
-        select(result.c.sop_instance_uid)
-        .join(result_set, result_set.c.id == result.c.result_set_id)
-        .where(result_set.c.study_instance_uid == study.c.study_instance_uid, RELEASED)
-    ),
-)
-SERIES_HAS_SOMETHING = exists(select(instance.c.version).where(CURRENT, OF_SERIES))
-MADE_SERIES_IS_NOT_HELD = ~exists(
-    select(instance.c.version).where(
-        CURRENT,
-        instance.c.series_instance_uid == result.c.series_instance_uid,
-        instance.c.study_instance_uid == result_set.c.study_instance_uid,
-    )
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +55,6 @@ class Place:
 
     part: int = 0
     after: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holding:
-    """One object that can be retrieved; `path` is relative to the store."""
-
-    sop_instance_uid: str
-    sop_class_uid: str
-    study_instance_uid: str
-    path: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,9 +82,13 @@ def page(connection: Connection, query: Query, place: Place, limit: int) -> tupl
 
     A match holds every column of its level and those above, and what is asked for beyond them.
     """
-    parts = _parts(query)
-    part = parts[place.part]
-    rows = connection.execute(_statement(connection, query, part, place.after, limit)).all()
+    parts = _parts(connection, query)
+    part, rows = parts[place.part], _rows(connection, query, parts[place.part], place.after, limit)
+    while not rows and place.part + 1 < len(parts):
+        place = Place(place.part + 1)
+        part, rows = parts[place.part], _rows(connection, query, parts[place.part], (), limit)
+    if part is None:
+        return [], None
     found: list[Values] = [dict(zip(part.columns, row, strict=False)) for row in rows]
     if part.header is not None:
         for values, row in zip(found, rows, strict=True):
@@ -200,60 +103,10 @@ def page(connection: Connection, query: Query, place: Place, limit: int) -> tupl
     return found, Place(place.part + 1) if place.part + 1 < len(parts) else None
 
 
-def holdings(connection: Connection, query: Query, limit: int) -> list[Holding]:
-    """What a retrieval wants, study by study and series by series; at most `limit` objects."""
-    names = [name for name in (*UNIQUE.values(), "IssuerOfPatientID") if name in query.conditions]
-    found: list[Holding] = []
-    for source, columns, where, path in RETRIEVABLE:
-        asked = [condition(connection, columns, name, query.conditions[name]) for name in names]
-        found += _objects(connection, source, columns, (*where, *asked), path, limit - len(found))
-    return found
-
-
-def held(connection: Connection, sop_instance_uids: Collection[str]) -> dict[str, Holding]:
-    """Those of these instances that the node holds as received or has released, by their UIDs."""
-    found: dict[str, Holding] = {}
-    for source, columns, where, path in RETRIEVABLE:
-        asked = columns["SOPInstanceUID"].in_(sop_instance_uids)
-        for one in _objects(connection, source, columns, (*where, asked), path, len(sop_instance_uids)):
-            found[one.sop_instance_uid] = one
-    return found
-
-
-def _objects(
-    connection: Connection,
-    source: FromClause,
-    columns: Columns,
-    where: Iterable[ColumnElement[bool]],
-    path: ColumnElement[str],
-    limit: int,
-) -> list[Holding]:
-    wanted = {
-        "sop_instance_uid": columns["SOPInstanceUID"],
-        "sop_class_uid": columns["SOPClassUID"],
-        "study_instance_uid": columns["StudyInstanceUID"],
-        "path": path,
-    }
-    rows = connection.execute(
-        select(*(column.label(name) for name, column in wanted.items()))
-        .select_from(source)
-        .where(*where)
-        .order_by(columns["StudyInstanceUID"], columns["SeriesInstanceUID"], columns["SOPInstanceUID"])
-        .limit(limit)
-    )
-    return [Holding(**row) for row in rows.mappings()]
-
-
-def issuers_of(connection: Connection, patient_id: str) -> list[str]:
-    """Who has issued this PatientID, as far as our studies say; "" where they say nothing."""
-    issuer = study.c.issuer_of_patient_id
-    return list(connection.scalars(select(issuer).where(study.c.patient_id == patient_id).distinct().order_by(issuer)))
-
-
-def describe(connection: Connection, sop_instance_uid: str, header: Mapping[str, Any]) -> None:
-    """Note what a result's header says (SeriesNumber, SeriesDescription, Modality ...), so that queries can show it."""
-    fresh = insert_into(connection, result_header).values(sop_instance_uid=sop_instance_uid, header=dict(header))
-    connection.execute(fresh.on_conflict_do_nothing())
+def _rows(
+    connection: Connection, query: Query, part: Part | None, after: tuple[str, ...], limit: int
+) -> Sequence[Row[Any]]:
+    return connection.execute(_statement(connection, query, part, after, limit)).all() if part else []
 
 
 def contents(connection: Connection, studies: Iterable[str]) -> dict[str, dict[str, Contents]]:
@@ -278,7 +131,7 @@ def contents(connection: Connection, studies: Iterable[str]) -> dict[str, dict[s
     return found
 
 
-def _parts(query: Query) -> tuple[Part, ...]:
+def _parts(connection: Connection, query: Query) -> tuple[Part | None, ...]:
     """What a query of this level goes through: what was received, then what was made and is not back yet."""
     columns = {name: column for name, column in HELD.items() if KEYS[name].level <= query.level}
     made = {name: column for name, column in MADE.items() if KEYS[name].level <= query.level}
@@ -290,8 +143,15 @@ def _parts(query: Query) -> tuple[Part, ...]:
         return (Part(source=study, columns=keys, where=where, order=tuple(keys.values()), grouped=True),)
     if query.level is Level.STUDY:
         order = tuple(columns[name] for name in _way(query))
-        header = _header_if_asked(query, OF_STUDY)
-        return (Part(source=study, columns=columns, where=(STUDY_HAS_SOMETHING,), order=order, header=header),)
+        whole = Part(
+            source=study,
+            columns=columns,
+            where=(STUDY_HAS_SOMETHING,),
+            order=order,
+            header=_header_if_asked(query, OF_STUDY),
+        )
+        initials = _initials(query) if connection.dialect.name == "sqlite" and order[0] is study.c.patient_name else ""
+        return _by_initial(connection, whole, initials) if initials else (whole,)
     if query.level is Level.SERIES:
         header = _header_if_asked(query, OF_SERIES)
         received = Part(
@@ -320,6 +180,29 @@ def _parts(query: Query) -> tuple[Part, ...]:
             order=(made["SOPInstanceUID"],),
             header=result_header.c.header if asked else None,
         ),
+    )
+
+
+def _initials(query: Query) -> str:
+    """The characters with which names may begin that the query asks for; "" where that is not known."""
+    match = query.conditions.get("PatientName")
+    first = match.pattern[:1] if isinstance(match, Named) and "=" not in match.pattern else ""
+    return family(first) if first.isalpha() else ""
+
+
+def _by_initial(connection: Connection, whole: Part, initials: str) -> tuple[Part | None, ...]:
+    """A search for a name, initial by initial, so that the index leads to the names instead of past all the others.
+
+    An initial that no name has is None. Names in which another component group may fit come last. SQLite compares by
+    code point, so a range is an initial.
+    """
+    name = study.c.patient_name
+    ranges = [(name >= one, name < chr(ord(one) + 1)) for one in sorted(initials)]
+    known = connection.execute(select(*(exists(select(name).where(*limits)) for limits in ranges))).one()
+    others = (func.instr(name, "=") > 0, func.substr(name, 1, 1).not_in(list(initials)))
+    return tuple(
+        replace(whole, where=(*whole.where, *limits)) if there else None
+        for limits, there in zip((*ranges, others), (*known, True), strict=True)
     )
 
 

@@ -268,18 +268,18 @@ def folded(name: str) -> str:
     return "".join(map(letter, name))
 
 
-def name_patterns(match: Named) -> tuple[str, ...]:
-    """Patterns of which one must fit a whole name: a key of one group may fit any group of the name.
-
-    A key that ends in `^*` also fits a name that ends before that delimiter: trailing delimiters mean nothing.
-    """
+def spellings(match: Named) -> tuple[str, ...]:
+    """The pattern; where it ends in `^*`, also the name that ends before that delimiter: it would mean nothing."""
     pattern = match.pattern
-    spellings = [pattern]
     if pattern.endswith("*") and pattern.rstrip("*").endswith("^"):
-        spellings.append(pattern.rstrip("*").rstrip("^"))
-    if "=" in pattern:
-        return tuple(spelling for base in spellings for spelling in (base, f"{base}=*"))
-    return tuple(f"{before}{base}{after}" for base in spellings for before in ("", "*=") for after in ("", "=*"))
+        return pattern, pattern.rstrip("*").rstrip("^")
+    return (pattern,)
+
+
+def name_patterns(match: Named) -> tuple[str, ...]:
+    """Patterns of which one must fit a whole name: a key of one group may fit any group of the name."""
+    before = ("",) if "=" in match.pattern else ("", "*=")
+    return tuple(f"{head}{base}{tail}" for base in spellings(match) for head in before for tail in ("", "=*"))
 
 
 @cache

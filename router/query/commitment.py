@@ -23,10 +23,10 @@ from pynetdicom.dsutils import encode
 from pynetdicom.presentation import build_context, build_role
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
-from router.db import audit, catalogue, commitments
-from router.db.catalogue import Holding
+from router.db import audit, commitments, holdings
 from router.db.commitments import CommitmentRequest
 from router.db.engine import now, reading, writing
+from router.db.holdings import Holding
 from router.destinations import dicom
 from router.domain.retry import wait_s
 from router.node import Node
@@ -116,7 +116,7 @@ def report(node: Node, request: CommitmentRequest, prove: Proof, here: tuple[Ass
     """Tell the sender, on an association of our own where its address is known, else `here`; whether it has heard."""
     uids = [uid for _, uid in request.requested]
     with reading(node.engine) as connection:
-        held = catalogue.held(connection, uids)
+        held = holdings.of(connection, uids)
     told = judge(request, held, prove(node, list(held.values())))
     settings = destination_of(node, request.calling_ae_title)
     if settings is not None:

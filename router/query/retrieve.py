@@ -12,9 +12,9 @@ from sqlalchemy import Connection
 
 from dicom_sr.problem import Problem
 from dicom_sr.transcode import CannotTranscode, to_implicit
-from router.db import audit, catalogue
-from router.db.catalogue import Holding
+from router.db import audit, holdings
 from router.db.engine import reading, writing
+from router.db.holdings import Holding
 from router.destinations import Context, Rejected, Unreachable, dicom
 from router.domain.delivery import Outgoing, Receipt, Verdict, judge
 from router.domain.matching import Exactly
@@ -91,12 +91,12 @@ def move(node: Node, exchange: Exchange, root: Root, granted: Granted, destinati
     try:
         query = _wanted(exchange, root, granted)
         settings = _destination(node, destination_ae_title)
-        holdings = _found(node, query)
+        wanted = _found(node, query)
     except RetrievalRefused as problem:
         exchange.refuse(problem.status, problem.what)
         return
-    _note(node, exchange, holdings, query, to=settings.name)
-    present, missing = _outgoing(node, holdings)
+    _note(node, exchange, wanted, query, to=settings.name)
+    present, missing = _outgoing(node, wanted)
     context = Context(calling_ae_title=node.settings.ae_title, timeout_s=node.settings.delivery.timeout_s)
     originator = (exchange.association.requestor.ae_title.strip(), exchange.message_id)
     receipts = dicom.send(settings, present, context, originator=originator) if present else _none()
@@ -111,12 +111,12 @@ def get(node: Node, exchange: Exchange, root: Root, granted: Granted) -> None:
     """
     try:
         query = _wanted(exchange, root, granted)
-        holdings = _found(node, query)
+        wanted = _found(node, query)
     except RetrievalRefused as problem:
         exchange.refuse(problem.status, problem.what)
         return
-    _note(node, exchange, holdings, query, to=exchange.association.requestor.ae_title.strip())
-    present, missing = _outgoing(node, holdings)
+    _note(node, exchange, wanted, query, to=exchange.association.requestor.ae_title.strip())
+    present, missing = _outgoing(node, wanted)
     _perform(node, exchange, missing, present, stored(exchange.association, present))
 
 
@@ -194,14 +194,14 @@ def _found(node: Node, query: Query) -> list[Holding]:
                 "several issuers have this PatientID",
                 remedy="Send IssuerOfPatientID, too",
             )
-        holdings = catalogue.holdings(connection, query, MOST + 1)
-    if len(holdings) > MOST:
+        wanted = holdings.wanted_by(connection, query, MOST + 1)
+    if len(wanted) > MOST:
         raise RetrievalRefused(
             RetrieveStatus.UNABLE_TO_CALCULATE_NUMBER_OF_MATCHES,
             f"more than {MOST} objects",
             remedy="Retrieve it in parts",
         )
-    return holdings
+    return wanted
 
 
 def _ambiguous(connection: Connection, query: Query) -> bool:
@@ -209,13 +209,13 @@ def _ambiguous(connection: Connection, query: Query) -> bool:
     asked = query.conditions["PatientID"]
     if "IssuerOfPatientID" in query.conditions or not isinstance(asked, Exactly):
         return False
-    return len(catalogue.issuers_of(connection, asked.value)) > 1
+    return len(holdings.issuers_of(connection, asked.value)) > 1
 
 
-def _note(node: Node, exchange: Exchange, holdings: Sequence[Holding], query: Query, *, to: str) -> None:
+def _note(node: Node, exchange: Exchange, wanted: Sequence[Holding], query: Query, *, to: str) -> None:
     """One audit row a study, committed before its first byte leaves."""
     counts: dict[str, int] = {}
-    for one in holdings:
+    for one in wanted:
         counts[one.study_instance_uid] = counts.get(one.study_instance_uid, 0) + 1
     with writing(node.engine) as connection:
         for study_instance_uid, count in counts.items():
@@ -232,10 +232,10 @@ def _note(node: Node, exchange: Exchange, holdings: Sequence[Holding], query: Qu
             audit.write(connection, exchange.caller, "study.retrieved", to=to, level=query.level.name, instances=0)
 
 
-def _outgoing(node: Node, holdings: Sequence[Holding]) -> tuple[list[Outgoing], list[str]]:
+def _outgoing(node: Node, wanted: Sequence[Holding]) -> tuple[list[Outgoing], list[str]]:
     """What can be sent, and the UIDs of what the index has and the store has not."""
     present, missing = [], []
-    for one in holdings:
+    for one in wanted:
         path = node.store.path(one.path)
         if path.exists():
             present.append(Outgoing(sop_class_uid=one.sop_class_uid, sop_instance_uid=one.sop_instance_uid, path=path))

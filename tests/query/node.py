@@ -152,7 +152,7 @@ def answering(folder: Path, prove: Proof = nothing_is_proven, *, max_pdu: int = 
     settings = Settings(run_path=folder / "run", ae_title="ISOCENTER")
     engine = connect(f"sqlite:///{folder}/isocenter.db")
     migrate.upgrade(engine)
-    (folder / "run").mkdir()
+    (folder / "run").mkdir(exist_ok=True)
     node = Node(
         node_id="test",
         settings=settings,
