@@ -70,10 +70,11 @@ def ready_room(files: Sequence[Path]) -> Words | None:
     A page is given on its first touch, which costs as much as reading a slice into it.
     """
     try:
-        first = head(files[0])
+        slice_bytes = head(files[0]).pixel_length or 0
+        there = sum(os.stat(file).st_size for file in files)
     except (IndexError, NotDicom, OSError):  # read will say it
         return None
-    room = np.empty(min(first.pixel_length or 0, first.size) * len(files), np.uint8)
+    room = np.empty(min(slice_bytes * len(files), there), np.uint8)
     room[:: mmap.PAGESIZE] = 0
     return room
 

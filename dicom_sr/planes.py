@@ -223,17 +223,10 @@ def plane(head: Head, form: PixelForm, values: dict[str, bytes], frame: int, fra
             f"instance {instance_of(head)} has RescaleSlope {traits.slope} and RescaleIntercept {traits.intercept}",
             remedy="Send the slices as the scanner made them",
         )
-    offset = fragments_offset = None
-    if head.pixel_length is None or head.pixel_offset is None:
-        fragments_offset = head.pixel_offset
-    else:
-        offset = head.pixel_offset + (frame - 1) * form.frame_bytes
-        there = min(head.pixel_length, head.size - head.pixel_offset)
-        if there < form.frame_bytes * frames:
-            raise UnreadablePixels(
-                f"instance {instance_of(head)}: {there} of {form.frame_bytes * frames} bytes of pixel data",
-                remedy="The object was cut short; send it again",
-            )
+    native = head.pixel_offset is not None and head.pixel_length is not None
+    if native:
+        complete(head, form, frames)
+    offset = head.pixel_offset + (frame - 1) * form.frame_bytes if native and head.pixel_offset else None
     return Plane(
         path=head.path,
         frame=frame,
@@ -244,5 +237,20 @@ def plane(head: Head, form: PixelForm, values: dict[str, bytes], frame: int, fra
         pixels=form,
         pixel_offset=offset,
         pixel_length=None if offset is None else form.frame_bytes,
-        fragments_offset=fragments_offset,
+        fragments_offset=None if native else head.pixel_offset,
     )
+
+
+def complete(head: Head, form: PixelForm, frames: int) -> None:
+    """Refuse native pixel data that its transfer syntax does not announce, or that is shorter than its frames.
+
+    Raises:  UnreadablePixels
+    """
+    there = min(head.pixel_length or 0, head.size - (head.pixel_offset or 0))
+    if form.encapsulated:
+        fault = f"its transfer syntax is {uid.UID(form.transfer_syntax_uid).name}, its pixel data is not compressed"
+    elif there < form.frame_bytes * frames:
+        fault = f"{there} of {form.frame_bytes * frames} bytes of pixel data"
+    else:
+        return
+    raise UnreadablePixels(f"instance {instance_of(head)}: {fault}", remedy="Send the object again")

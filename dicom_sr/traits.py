@@ -13,6 +13,7 @@ from pydicom import uid
 
 from dicom_sr import geometry, part10
 from dicom_sr.part10 import text
+from dicom_sr.walk import DEFLATED_FRAMES
 
 MARKS = (
     "AcquisitionNumber",
@@ -42,6 +43,12 @@ TRAITS = (
 """The attributes behind Traits, in the order in which `traits_of` takes their values."""
 
 
+ENCAPSULATED = frozenset(
+    [*(str(syntax) for syntax in uid.AllTransferSyntaxes if syntax.is_encapsulated), DEFLATED_FRAMES]
+)
+"""Transfer syntaxes whose pixel data lies in fragments (PS3.5 A.4)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelForm:
     """How stored values lie in the pixel data (PS3.5 8.1.1, PS3.3 C.7.6.3)."""
@@ -68,6 +75,11 @@ class PixelForm:
         if self.signed:
             return -(1 << (self.bits_stored - 1)), (1 << (self.bits_stored - 1)) - 1
         return 0, (1 << self.bits_stored) - 1
+
+    @property
+    def encapsulated(self) -> bool:
+        """Whether frames lie in fragments."""
+        return self.transfer_syntax_uid in ENCAPSULATED
 
     @property
     def big_endian(self) -> bool:

@@ -320,6 +320,20 @@ def test_a_broken_codestream_is_refused_and_named(syntax: str, tmp_path: Path) -
         pixels.load(source.read(paths))
 
 
+@pytest.mark.parametrize("syntax", [uid.JPEGLSLossless, uid.RLELossless, uid.JPEG2000MC])
+def test_pixel_data_that_contradicts_its_transfer_syntax_is_refused(syntax: str, tmp_path: Path) -> None:
+    paths = write(tmp_path, Recipe())
+    for path in paths:
+        native = b"1.2.840.10008.1.2.1\0"
+        group = path.read_bytes()[140:144]
+        longer = (int.from_bytes(group, "little") + 2).to_bytes(4, "little")
+        content = path.read_bytes().replace(group, longer, 1)
+        named = b"\x16\0" + syntax.ljust(22, "\0").encode()
+        path.write_bytes(content.replace(b"\x14\0" + native, named, 1))
+    with pytest.raises(UnreadablePixels, match=r"1\.7\.1: its transfer syntax is"):
+        source.read(paths)
+
+
 def test_a_file_cut_short_after_it_was_read_is_refused(tmp_path: Path) -> None:
     paths = write(tmp_path, Recipe())
     series = source.read(paths)
