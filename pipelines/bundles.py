@@ -1,0 +1,279 @@
+"""Any MONAI bundle as a pipeline: its folder read, judged and carded, without torch and without running a line of it.
+
+A bundle is a folder with `configs/metadata.json`, `configs/inference.json` (or .yaml) and weights under `models/`.
+Its chain is run by `pipelines.model`, imported when the pipeline is first called.
+
+Source:  MONAI Bundle Specification; metadata schema 20220324 and later
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from dicom_sr import codes
+from dicom_sr.nouns import Findings, Volume
+from pipelines import declared, trust, vocabulary, weights
+from pipelines.spec import OutputMeasurement, OutputSegment, Pipeline, Progress, Spec, silent
+from pipelines.trust import Untrusted
+
+if TYPE_CHECKING:
+    from pipelines.model import Model
+
+Task = Literal["segmentation", "classification", "detection"]
+
+INFERENCE = ("inference.json", "inference.yaml", "inference.yml")
+MAX_CONFIG_BYTES = 4 << 20
+CLASSIFIERS = re.compile(
+    r"(DenseNet|Densenet|SE?ResNe|SEnet|SENet|EfficientNet|TorchVisionFC|Classifier|ViT$|resnet\d)"
+)
+MODALITIES = {
+    "ct": ("CT",),
+    "mr": ("MR",),
+    "mri": ("MR",),
+    "pet": ("PT",),
+    "pt": ("PT",),
+    "mammogram": ("MG",),
+    "mammography": ("MG",),
+    "mg": ("MG",),
+    "us": ("US",),
+    "ultrasound": ("US",),
+    "x-ray": ("CR", "DX"),
+    "xray": ("CR", "DX"),
+    "cxr": ("CR", "DX"),
+}
+
+
+class NotABundle(Untrusted):
+    """A folder without the files of a bundle, or with ones that cannot be read."""
+
+
+class BundleSettings(BaseModel):
+    """What a rule may set on an installed bundle."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tiles: Literal["published", "even"] = Field(
+        "published", description="Tiles where the bundle's author put them, or as few as possible, spread evenly"
+    )
+    minimum_score: float = Field(
+        0.0, ge=0.0, le=1.0, description="Boxes of a detector below this score are not reported"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A bundle as its files describe it. `digest` is that of its whole tree."""
+
+    root: Path
+    name: str
+    config: Mapping[str, Any] = field(repr=False)
+    metadata: Mapping[str, Any] = field(repr=False)
+    digest: str
+
+    @property
+    def version(self) -> str:
+        """The bundle's own version."""
+        return str(self.metadata.get("version", "0"))
+
+    @property
+    def output(self) -> Mapping[str, Any]:
+        """What the metadata says of the network's answer."""
+        return _mapping(self.metadata, "network_data_format", "outputs", "pred")
+
+    @property
+    def input(self) -> Mapping[str, Any]:
+        """What the metadata says of the network's image."""
+        inputs = _mapping(self.metadata, "network_data_format", "inputs")
+        return _mapping(inputs, "image") or next((v for v in inputs.values() if isinstance(v, Mapping)), {})
+
+    @property
+    def labels(self) -> dict[int, str]:
+        """The names of the network's classes by channel, background included."""
+        named = _mapping(self.output, "channel_def")
+        return {int(key): str(value) for key, value in named.items() if str(key).isdecimal()}
+
+    @property
+    def task(self) -> Task:
+        """What the network does, from what its config builds."""
+        if any("RetinaNet" in target for target in _targets(self.config)):
+            return "detection"
+        network = str(_mapping(self.config, "network_def").get("_target_", "")).rpartition(".")[2]
+        stated = str(self.output.get("format", "")).lower()
+        if stated.startswith("class") or stated == "probabilities" or CLASSIFIERS.match(network):
+            return "classification"
+        return "segmentation"
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """DICOM modalities of the images that it was made for; empty when the metadata does not say."""
+        return MODALITIES.get(str(self.input.get("modality", "")).strip().lower(), ())
+
+    @property
+    def channels(self) -> int:
+        """Channels of the network's image."""
+        stated = self.input.get("num_channels", _mapping(self.config, "network_def").get("in_channels", 1))
+        return stated if isinstance(stated, int) else 1
+
+    @property
+    def dimensions(self) -> int:
+        """Whether the network sees planes (2) or volumes (3)."""
+        stated = _mapping(self.config, "network_def").get("spatial_dims")
+        shape = self.input.get("spatial_shape")
+        if isinstance(stated, int):
+            return stated
+        return len(shape) if isinstance(shape, list) and len(shape) in (2, 3) else 3
+
+    def declaration(self, device: str = "cpu") -> declared.Declaration:
+        """Its config, ready to be built for a device; the two items that a site sets are set."""
+        return declared.Declaration({**self.config, "device": device, "bundle_root": str(self.root)}, device)
+
+
+def read(root: Path, *, digest: str | None = None) -> Bundle:
+    """The bundle in this folder, which the declarative profile has accepted.
+
+    `digest` is given where the tree was digested before.
+
+    Raises:  NotABundle, Untrusted
+    """
+    whole = digest or trust.digest(root)
+    metadata = _document(root / "configs" / "metadata.json")
+    found = [root / "configs" / name for name in INFERENCE if (root / "configs" / name).is_file()]
+    if not found:
+        raise NotABundle(
+            f"{root.name} has no configs/inference.json", remedy="Give a MONAI bundle with an inference config"
+        )
+    bundle = Bundle(root=root, name=slug(root.name), config=_document(found[0]), metadata=metadata, digest=whole)
+    judge(bundle)
+    return bundle
+
+
+def judge(bundle: Bundle) -> None:
+    """Refuses a bundle whose config or weights the declarative profile does not accept, with every reason.
+
+    Raises:  Untrusted
+    """
+    declaration = bundle.declaration()
+    objections = declared.objections(declaration.config)
+    if objections:
+        raise Untrusted(
+            f"the bundle {bundle.name} is not declarative: " + "; ".join(map(str, objections[:5])),
+            remedy="Only plain configs run here; bundles that run code of their own wait for isolation, "
+            "which this version does not have, even when they are on the signed allow-list",
+        )
+    weights.check(weights.find(bundle.root, declaration)[0])
+
+
+def slug(name: str) -> str:
+    """A bundle's name as a pipeline's: lower case, words joined by underscores."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "bundle"
+
+
+def spec(bundle: Bundle) -> Spec:
+    """The bundle's model card."""
+    names = [name for _, name in sorted(bundle.labels.items()) if not vocabulary.is_background(name)]
+    delineated = names if bundle.task == "segmentation" else []
+    volume, percent = codes.quantity("volume"), codes.find("percent")
+    measured = (
+        OutputMeasurement(name=volume.concept, unit=volume.unit)
+        if bundle.task == "segmentation"
+        else OutputMeasurement(name=vocabulary.certainty(), unit=percent)
+    )
+    return Spec(
+        name=bundle.name,
+        version=bundle.version,
+        title=str(bundle.metadata.get("name") or bundle.metadata.get("task") or bundle.name),
+        intended_use=str(bundle.metadata.get("intended_use") or "Not stated by its author; research only"),
+        limitations=(
+            str(bundle.metadata.get("description") or "Its author gives no description"),
+            "A model from elsewhere: nobody has verified it here, and its files are run as they were published",
+        ),
+        modalities=bundle.modalities,
+        needs=tuple(_needs(bundle)),
+        segments=tuple(_segment(name) for name in delineated),
+        measurements=(measured,),
+        settings=BundleSettings,
+        weights_digest=bundle.digest,
+        licence=str(bundle.metadata.get("license") or bundle.metadata.get("licence") or "Not stated; see the bundle"),
+        time_limit_s=1800.0,
+    )
+
+
+def pipeline(bundle: Bundle) -> Pipeline:
+    """The bundle as a catalogue entry: its card, and a runner that loads the network when first called."""
+
+    def run(volume: Volume, settings: BaseModel, *, device: str = "cpu", progress: Progress = silent) -> Findings:
+        from pipelines.model import run as through
+
+        return through(resident(bundle.root, bundle.digest, device), volume, settings, progress)
+
+    return Pipeline(spec=spec(bundle), runner=run)
+
+
+@lru_cache(maxsize=2)
+def resident(root: Path, digest: str, device: str) -> "Model":
+    """A bundle's network in memory, kept for the next volume; the tree must still be the one that was judged.
+
+    Raises:  Untrusted
+    """
+    from pipelines.model import load
+
+    if trust.digest(root) != digest:
+        raise Untrusted(
+            f"the files of {root.name} are not those that were installed", remedy="Remove the bundle and add it again"
+        )
+    return load(read(root, digest=digest), device)
+
+
+def _needs(bundle: Bundle) -> Iterator[str]:
+    if bundle.modalities:
+        yield f"Modality {' or '.join(bundle.modalities)}"
+    if bundle.channels == 3 and bundle.dimensions == 2:
+        yield "A grey image; its values are given to all three channels of the network"
+    elif bundle.channels > 1:
+        yield f"{bundle.channels} images of one patient at once, which a single series cannot give: it is refused"
+    if bundle.task == "classification" and bundle.dimensions == 2:
+        yield "A single image"
+
+
+def _segment(name: str) -> OutputSegment:
+    term = vocabulary.term(name)
+    return OutputSegment(label=name[:64], type=term.type, laterality=term.laterality)
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """A JSON or YAML file whose root is a mapping.
+
+    Raises:  NotABundle
+    """
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise NotABundle(f"{path.name} is over-large", remedy=f"A config has at most {MAX_CONFIG_BYTES >> 20} MiB")
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as broken:
+        raise NotABundle(
+            f"{path.name} cannot be read: {str(broken).splitlines()[0][:200]}", remedy="Give a whole MONAI bundle"
+        ) from None
+    if not isinstance(found, dict):
+        raise NotABundle(f"{path.name} is not a mapping", remedy="Give a whole MONAI bundle")
+    return found
+
+
+def _mapping(item: Any, *keys: str) -> Mapping[str, Any]:
+    for key in keys:
+        item = item.get(key, {}) if isinstance(item, Mapping) else {}
+    return item if isinstance(item, Mapping) else {}
+
+
+def _targets(config: Mapping[str, Any]) -> Iterator[str]:
+    for node in declared.NODES:
+        for _, item in declared.walk(config.get(node, {})):
+            if isinstance(item, dict) and "_target_" in item:
+                yield str(item["_target_"])

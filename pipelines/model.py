@@ -1,0 +1,377 @@
+"""A bundle in memory, and one volume through it.
+
+Two ways lead through, with the same labels at the end. Where the published chain turns the image and spaces it along
+its axes, and then works voxel by voxel, `pipelines.infer` and `pipelines.inverse` do it in few passes; any other chain
+runs as published, with MONAI's own transforms on a MetaTensor. This module chooses; it imports torch and monai.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.inferers import SliceInferer
+from numpy.typing import NDArray
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from dicom_sr.nouns import Algorithm, Findings, Volume
+from pipelines import boxes, ending, inverse, ladder, published, reported, runtime, weights
+from pipelines.bundles import Bundle, BundleSettings
+from pipelines.declared import Declaration, Dropped, Step
+from pipelines.geometry import MOVES, Geometry, geometry, in_ras
+from pipelines.infer import Placement, resampled
+from pipelines.reported import Answer, Labelled, Masked, Scored
+from pipelines.spec import Progress, Refused
+from pipelines.trust import Untrusted
+
+VOXELWISE = frozenset(
+    (
+        "AdjustContrast",
+        "ClipIntensityPercentiles",
+        "NormalizeIntensity",
+        "ScaleIntensity",
+        "ScaleIntensityRange",
+        "ScaleIntensityRangePercentiles",
+        "ShiftIntensity",
+        "StdShiftIntensity",
+        "ThresholdIntensity",
+    )
+)
+"""Steps that move no voxel: they run as they are, on the network's grid."""
+FLOAT32 = frozenset((None, torch.float32, np.float32, "float32", "torch.float32", "float"))
+PRE, NETWORK, POST = 0.0, 0.1, 0.85
+"""Where the phases begin, as fractions of a run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Model:
+    """A bundle's network, inferer and steps, on one device."""
+
+    bundle: Bundle
+    network: nn.Module
+    inferer: Any
+    before: tuple[Step, ...]
+    after: tuple[Step, ...]
+    chain: published.Chain = field(repr=False)
+    device: str
+    half: bool
+
+
+def load(bundle: Bundle, device: str) -> Model:
+    """Builds a bundle's network and fills in its weights.
+
+    Raises:  Untrusted
+    """
+    where = runtime.device(device)
+    declaration = bundle.declaration(where)
+    try:
+        network, inferer = declaration.get("network_def"), declaration.get("inferer")
+        before, dropped = _steps(declaration, "preprocessing")
+        after, _ = _steps(declaration, "postprocessing")
+        if declaration.has("evaluator::_requires_"):
+            declaration.get("evaluator::_requires_")
+        chain = published.chain(_image_key(dropped, before), before, after)
+    except (TypeError, ValueError, AttributeError, KeyError, ImportError, RuntimeError) as misfit:
+        raise Untrusted(
+            f"the bundle {bundle.name} cannot be built: {type(misfit).__name__}: {str(misfit)[:300]}",
+            remedy="Try it with the MONAI version that its metadata names; it may need an optional package",
+        ) from misfit
+    path, wrapper, strict = weights.find(bundle.root, declaration)
+    weights.load(network, path, wrapper=wrapper, strict=strict)
+    network.requires_grad_(False).eval().to(where)
+    half = bool(declaration.config.get("evaluator", {}).get("amp")) and where != "cpu"
+    return Model(
+        bundle=bundle,
+        network=network,
+        inferer=inferer,
+        before=before,
+        after=after,
+        chain=chain,
+        device=where,
+        half=half,
+    )
+
+
+def _steps(declaration: Declaration, place: str) -> tuple[tuple[Step, ...], list[Dropped]]:
+    """The transforms of a Compose, nested ones included, and what was left out of it."""
+    if not declaration.has(place):
+        return (), []
+    todo, steps, dropped = [declaration.get(place)], [], []
+    while todo:
+        item = todo.pop(0)
+        if isinstance(item, Step) and item.name == "Compose":
+            todo = [*item.arguments.get("transforms", ()), *todo]
+        elif isinstance(item, Step) and item.keyed:
+            steps.append(item)
+        elif isinstance(item, Dropped):
+            dropped.append(item)
+        elif item is not None:
+            raise ValueError(f"{place} holds a {getattr(item, 'name', type(item).__name__)} that works on bare arrays")
+    return tuple(steps), dropped
+
+
+def _image_key(dropped: Sequence[Dropped], before: Sequence[Step]) -> str:
+    """Under which key the image is read."""
+    read = [item.arguments.get("keys") for item in dropped if item.name == "LoadImage"]
+    read += [step.arguments.get("keys") for step in before]
+    keys = next((key for key in read if key), published.IMAGE)
+    return keys if isinstance(keys, str) else str(next(iter(keys)))
+
+
+# ---------------------------------------------------------------- one volume
+
+
+def run(model: Model, volume: Volume, settings: BaseModel, progress: Progress) -> Findings:
+    """The bundle's findings on a volume.
+
+    Raises:  Refused, Untrusted, OutOfMemory
+    """
+    options = settings if isinstance(settings, BundleSettings) else BundleSettings()
+    _accept(model.bundle, volume)
+    with runtime.settled():
+        progress("pre", PRE)
+        answer, remarks = _answer(model, volume, options.tiles, progress)
+    parameters = tuple((name, str(value)) for name, value in sorted(options.model_dump(mode="json").items()))
+    return reported.findings(
+        answer,
+        volume,
+        algorithm=Algorithm(
+            name=model.bundle.name,
+            version=model.bundle.version,
+            weights_digest=model.bundle.digest,
+            parameters=parameters,
+        ),
+        names=model.bundle.labels,
+        remarks=remarks,
+        minimum_score=options.minimum_score,
+    )
+
+
+def _accept(bundle: Bundle, volume: Volume) -> None:
+    if bundle.modalities and volume.acquisition.modality not in bundle.modalities:
+        raise Refused(
+            f"{bundle.name} was made for {' or '.join(bundle.modalities)}, not for {volume.acquisition.modality}",
+            remedy="Route only series of that modality to it",
+        )
+    if bundle.channels > 1 and not (bundle.channels == 3 and bundle.dimensions == 2):
+        raise Refused(
+            f"{bundle.name} needs {bundle.channels} images at once, a series gives one",
+            remedy="Such bundles cannot run on single series",
+        )
+    if bundle.task == "classification" and bundle.dimensions == 2 and len(volume.array) > 1:
+        raise Refused(
+            f"{bundle.name} classifies single images, this series has {len(volume.array)}",
+            remedy="Route only single images to it",
+        )
+
+
+def _answer(model: Model, volume: Volume, tiles: Placement, progress: Progress) -> tuple[Answer, tuple[str, ...]]:
+    moves = _fast(model.before)
+    flat = model.bundle.dimensions == 2 and not isinstance(model.inferer, SliceInferer)
+    grid = None
+    if moves is not None and not flat:
+        grid = geometry(volume.array.shape[::-1], in_ras(volume.affine), moves[0])
+    if moves is not None and grid is not None:
+        image, affine = _fast_image(model, volume, grid, moves[1]), grid.affine
+        return _on_grid(model, volume, image, affine, grid, tiles, progress)
+    if flat:
+        return _plane_by_plane(model, volume, tiles, progress)
+    data = model.chain.prepared(published.of_volume(volume.array, in_ras(volume.affine)))
+    seen = model.chain.input(data)
+    answer, remarks = _through(model, seen.as_tensor(), tiles, progress)
+    if model.bundle.task == "detection":
+        return boxes.answer(model.after, answer, seen.as_tensor(), seen.affine.numpy()), remarks
+    if model.bundle.task == "classification":
+        return _scored(model, data, _first(answer)), remarks
+    progress("post", POST)
+    return _segmented(model, model.chain.finished(data, _first(answer)), _first(answer)), remarks
+
+
+def _fast(steps: Sequence[Step]) -> tuple[tuple[Step, ...], tuple[Step, ...]] | None:
+    """Steps that move voxels and then steps that do not, when that is all there is."""
+    moves: list[Step] = []
+    rest: list[Step] = []
+    for step in steps:
+        if len(step.keys()) != 1:
+            return None
+        if step.name in ending.TYPES:
+            if step.arguments.get("dtype") not in FLOAT32:
+                return None
+        elif step.name in MOVES and not rest:
+            moves.append(step)
+        elif step.name in VOXELWISE:
+            rest.append(step)
+        else:
+            return None
+    return tuple(moves), tuple(rest)
+
+
+def _fast_image(model: Model, volume: Volume, grid: Geometry, steps: Sequence[Step]) -> Tensor:
+    """What the network sees, (1, x, y, z)."""
+    window = _window(steps[0]) if steps and steps[0].name == "ScaleIntensityRange" else None
+    image = resampled(volume.array, grid, model.device, **({"window": window} if window else {}))
+    for step in steps[1 if window else 0 :]:
+        (key,) = step.keys()
+        found = step.build()({key: image})[key]
+        image = found.as_tensor() if isinstance(found, MetaTensor) else found
+    return image
+
+
+def _window(step: Step) -> Callable[[Tensor], Tensor]:
+    """MONAI's ScaleIntensityRange, in place and in its order of operations."""
+    low, high = float(step.arguments["a_min"]), float(step.arguments["a_max"])
+    least, greatest = step.arguments.get("b_min"), step.arguments.get("b_max")
+    if high == low:
+        raise Untrusted("ScaleIntensityRange has an empty range", remedy="Mend the config")
+
+    def window(values: Tensor) -> Tensor:
+        values.sub_(low).div_(high - low)
+        if least is not None and greatest is not None:
+            values.mul_(greatest - least).add_(least)
+        if step.arguments.get("clip"):
+            values.clamp_(least, greatest)
+        return values
+
+    return window
+
+
+def _through(model: Model, image: Tensor, tiles: Placement, progress: Progress) -> tuple[Any, tuple[str, ...]]:
+    progress("network", NETWORK)
+    return ladder.through(
+        image,
+        model.network,
+        model.inferer,
+        device=model.device,
+        half=model.half,
+        placement=tiles,
+        told=lambda fraction: progress("network", NETWORK + (POST - NETWORK) * fraction),
+    )
+
+
+def _on_grid(
+    model: Model,
+    volume: Volume,
+    image: Tensor,
+    affine: NDArray[np.float64],
+    grid: Geometry,
+    tiles: Placement,
+    progress: Progress,
+) -> tuple[Answer, tuple[str, ...]]:
+    """The answer for an image that was made on the network's grid, brought back to the source's."""
+    answer, remarks = _through(model, image, tiles, progress)
+    progress("post", POST)
+    if model.bundle.task == "detection":
+        return boxes.answer(model.after, answer, image, affine), remarks
+    values = _first(answer)
+    if model.bundle.task == "classification" or values.ndim == 1:
+        return _scored(model, {model.chain.key: image}, values), remarks
+    end = ending.ending(model.after, classes=len(values), moved=bool(_fast(model.before)[0]))  # type: ignore[index]
+    if end is None or tuple(values.shape[1:]) != grid.shape:
+        data = model.chain.prepared(published.of_volume(volume.array, in_ras(volume.affine)))
+        return _segmented(model, model.chain.finished(data, values), values), remarks
+    return _ended(end, values, grid, progress), remarks
+
+
+def _ended(end: ending.Ending, values: Tensor, grid: Geometry, progress: Progress) -> Answer:
+    """Labels or masks on the source's grid."""
+    activation = {"softmax": lambda v: torch.softmax(v, dim=0), "sigmoid": torch.sigmoid, None: None}[end.activation]
+
+    def told(fraction: float) -> None:
+        progress("post", POST + (1 - POST) * fraction)
+
+    for step in end.coarse:
+        values = _applied(step, values)
+    if end.decision == "threshold":
+        masks = inverse.above(values, grid, end.threshold, activation=activation, told=told)
+        return Masked(masks=_polished(end.fine, masks) > 0.5 if end.fine else masks)
+    if end.decision == "argmax":
+        labels = inverse.most_likely(values, grid, activation=activation, told=told)
+    else:
+        coarse = values[0].round().to(torch.uint8)
+        if end.decision == "nearest":
+            labels = inverse.nearest(coarse, grid)
+        else:
+            apart = torch.nn.functional.one_hot(coarse.long()).movedim(-1, 0).float()
+            labels = inverse.most_likely(apart, grid, told=told)
+    return Labelled(labels=_polished(end.fine, labels[None])[0].astype(np.uint8) if end.fine else labels)
+
+
+def _polished(steps: Sequence[Step], values: NDArray[Any]) -> NDArray[Any]:
+    """Steps on the source's grid, (class, slice, row, column), run on MONAI's order of axes."""
+    given = torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 2, 1)).astype(np.float32))
+    for step in steps:
+        given = _applied(step, given)
+    return given.numpy().transpose(0, 3, 2, 1)
+
+
+def _applied(step: Step, values: Tensor) -> Tensor:
+    """One step on the network's answer."""
+    found = step.build(allow_missing_keys=True)({ending.PRED: values})[ending.PRED]
+    return found.as_tensor() if isinstance(found, MetaTensor) else torch.as_tensor(found)
+
+
+# ---------------------------------------------------------------- the chain as published
+
+
+def _plane_by_plane(
+    model: Model, volume: Volume, tiles: Placement, progress: Progress
+) -> tuple[Answer, tuple[str, ...]]:
+    """A network that sees single images, on each image of the volume."""
+    finished: list[Tensor] = []
+    remarks: tuple[str, ...] = ()
+    values = torch.empty(0)
+    for index, plane in enumerate(volume.array):
+        share = index / len(volume.array)
+        progress("network", NETWORK + (POST - NETWORK) * share)
+        data = model.chain.prepared(published.of_plane(plane, volume.spacing[1:], model.bundle.channels))
+        image = model.chain.input(data).as_tensor()
+        answer, remarks = ladder.through(
+            image, model.network, model.inferer, device=model.device, half=model.half, placement=tiles
+        )
+        values = _first(answer)
+        if values.ndim == 1:
+            return _scored(model, data, values), remarks
+        finished.append(model.chain.finished(data, values.cpu()))
+    progress("post", POST)
+    return _segmented(model, torch.stack(finished, dim=-1), values), remarks
+
+
+def _scored(model: Model, data: dict[str, Any], values: Tensor) -> Scored:
+    """A classifier's scores; without an activation in the config, what its argmax would weigh."""
+    scores, final = model.chain.scores(data, values)
+    bare = not any(step.name == "Activations" for step in model.after)
+    scores = torch.softmax(scores, dim=0) if bare and len(scores) > 1 else torch.sigmoid(scores) if bare else scores
+    flat = final.flatten()
+    if flat.numel() == scores.numel():
+        chosen = flat > 0.5 if set(flat.tolist()) <= {0.0, 1.0} else flat == flat.max()
+    else:
+        chosen = torch.zeros(scores.numel(), dtype=torch.bool)
+        chosen[int(flat[0])] = True
+    return Scored(scores=scores.flatten().double().cpu().numpy(), chosen=chosen.cpu().numpy())
+
+
+def _segmented(model: Model, final: Tensor, answer: Tensor) -> Answer:
+    """What a published chain ended with, (class, column, row, slice), as labels or masks."""
+    upright = final.movedim(0, -1).permute(2, 1, 0, 3).cpu().numpy()
+    binary = bool(((upright == 0) | (upright == 1)).all())
+    if upright.shape[3] == 1 and len(answer) > 1:
+        return Labelled(labels=np.rint(upright[..., 0]).astype(np.uint8))
+    if upright.shape[3] == 1:
+        return Masked(masks=upright.transpose(3, 0, 1, 2) > 0.5)
+    if binary and not bool((upright.sum(axis=3) == 1).all()):
+        return Masked(masks=upright.transpose(3, 0, 1, 2) > 0.5)
+    sigmoid = any(ending.argument(step, "sigmoid") is True for step in model.after if step.name == "Activations")
+    if sigmoid and not binary:
+        return Masked(masks=upright.transpose(3, 0, 1, 2) >= 0.5)
+    return Labelled(labels=upright.argmax(axis=3).astype(np.uint8))
+
+
+def _first(answer: Any) -> Tensor:
+    """The values of the one image in the batch; of several outputs, the first."""
+    while not isinstance(answer, Tensor):
+        answer = next(iter(answer.values())) if isinstance(answer, dict) else answer[0]
+    found: Tensor = answer.as_tensor() if isinstance(answer, MetaTensor) else answer
+    return found[0].float()
