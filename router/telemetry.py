@@ -12,11 +12,17 @@ import structlog
 from router.config import Log
 
 
+TRACEBACK = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=30)
+"""Where an unforeseen error happened, without local variables: those hold headers, and headers hold patients."""
+
+
 def configure(settings: Log, *, role: str) -> None:
     """Make every event of this process carry its role and go to standard error in the configured form."""
     pretty = settings.format == "pretty" or (settings.format == "auto" and sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer(ensure_ascii=True)
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if pretty
+        else structlog.processors.JSONRenderer(ensure_ascii=True)
     )
     structlog.configure(
         processors=[
@@ -24,7 +30,7 @@ def configure(settings: Log, *, role: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.StackInfoRenderer(),
-            *([] if pretty else [structlog.processors.dict_tracebacks]),
+            *([] if pretty else [structlog.processors.ExceptionRenderer(TRACEBACK)]),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.level.upper()]),

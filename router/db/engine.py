@@ -32,12 +32,13 @@ def connect(url: str, *, durable: bool = True) -> Engine:
     """An engine on the database at this URL.
 
     With `durable=False` SQLite commits without an fsync of their own (synchronous=NORMAL): right for the instance
-    index, which the start-up scan can rebuild from the files, and for nothing else.
+    index, which the start-up scan can rebuild from the files, and for nothing else. Errors never quote parameters,
+    since those name patients.
     """
     address = make_url(url)
     if address.get_backend_name() != "sqlite":
-        return create_engine(address, pool_pre_ping=True, pool_size=5, max_overflow=20)
-    engine = create_engine(address, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
+        return create_engine(address, hide_parameters=True, pool_pre_ping=True, pool_size=5, max_overflow=20)
+    engine = create_engine(address, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _: object) -> None:
