@@ -11,7 +11,6 @@ import structlog
 
 from router.config import Log
 
-
 TRACEBACK = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=30)
 """Where an unforeseen error happened, without local variables: those hold headers, and headers hold patients."""
 

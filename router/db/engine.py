@@ -38,7 +38,9 @@ def connect(url: str, *, durable: bool = True) -> Engine:
     address = make_url(url)
     if address.get_backend_name() != "sqlite":
         return create_engine(address, hide_parameters=True, pool_pre_ping=True, pool_size=5, max_overflow=20)
-    engine = create_engine(address, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
+    engine = create_engine(
+        address, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+    )
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _: object) -> None:
