@@ -14,8 +14,6 @@ from sqlalchemy import (
     Connection,
     Insert,
     Row,
-    Table,
-    bindparam,
     case,
     delete,
     func,
@@ -330,9 +328,9 @@ def _touch(connection: Connection, arrivals: Sequence[Arrival]) -> None:
         FILE_SERIES(connection, [_series(one) for one in seen.values()])
 
 
-def _reopen(insert: Any) -> Insert:
+def _reopen(insert: Any, values: dict[str, Any]) -> Insert:
     """Insert or touch a study: a held one stays held, an attribute that was empty is filled."""
-    statement = insert(study).values(_binds(study, ["completed_at", "witnesses", "held_reason"]))
+    statement = insert(study).values(values)
     new = statement.excluded
     return statement.on_conflict_do_update(  # type: ignore[no-any-return]
         index_elements=[study.c.study_instance_uid],
@@ -346,23 +344,13 @@ def _reopen(insert: Any) -> Insert:
     )
 
 
-def _binds(table: Table, without: Sequence[str] = ()) -> dict[str, Any]:
-    return {column.name: bindparam(column.name) for column in table.c if column.name not in without}
-
-
 HELD: Any = literal_column("'held'")
 RECEIVING: Any = literal_column("'receiving'")
 EMPTY: Any = literal_column("''")
-INSERT = Prepared(lambda insert: insert(instance).values(_binds(instance)).on_conflict_do_nothing())
+INSERT = Prepared(lambda insert, values: insert(instance).values(values).on_conflict_do_nothing())
 REOPEN = Prepared(_reopen)
-FILE_STUDY = Prepared(
-    lambda insert: (
-        insert(study).values(_binds(study, ["completed_at", "witnesses", "held_reason"])).on_conflict_do_nothing()
-    )
-)
-FILE_SERIES = Prepared(
-    lambda insert: insert(series).values(_binds(series, ["facts", "facts_generation"])).on_conflict_do_nothing()
-)
+FILE_STUDY = Prepared(lambda insert, values: insert(study).values(values).on_conflict_do_nothing())
+FILE_SERIES = Prepared(lambda insert, values: insert(series).values(values).on_conflict_do_nothing())
 
 
 def _study(arrival: Arrival, decide_at: int | None) -> dict[str, Any]:

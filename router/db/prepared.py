@@ -6,7 +6,7 @@ SQLAlchemy's own work for one statement takes longer than SQLite's. Only the doo
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Insert
+from sqlalchemy import Connection, Insert, bindparam
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError
 
@@ -17,9 +17,12 @@ def insert_for(dialect: str) -> Any:
 
 
 class Prepared:
-    """An insert, built for a dialect when it is first needed there."""
+    """An insert of named columns, built for a dialect when it is first needed there.
 
-    def __init__(self, build: Callable[[Any], Insert]) -> None:
+    `build` is given the dialect's insert construct and the columns' names bound to parameters.
+    """
+
+    def __init__(self, build: Callable[[Any, dict[str, Any]], Insert]) -> None:
         self.build = build
         self.compiled: dict[str, tuple[str, list[str] | None, Mapping[str, Any]]] = {}
 
@@ -30,7 +33,7 @@ class Prepared:
 
         Raises:  SQLAlchemyError
         """
-        sql, order, constant = self._for(connection)
+        sql, order, constant = self._for(connection, rows[0])
         full = [{**constant, **row} for row in rows] if constant else rows
         parameters: Any = [tuple(map(row.__getitem__, order)) for row in full] if order else full
         cursor = connection.connection.cursor()
@@ -45,10 +48,11 @@ class Prepared:
         finally:
             cursor.close()
 
-    def _for(self, connection: Connection) -> tuple[str, list[str] | None, Mapping[str, Any]]:
+    def _for(self, connection: Connection, row: Mapping[str, Any]) -> tuple[str, list[str] | None, Mapping[str, Any]]:
         dialect = connection.dialect
         if dialect.name not in self.compiled:
-            compiled: Any = self.build(insert_for(dialect.name)).compile(dialect=dialect)
+            statement = self.build(insert_for(dialect.name), {name: bindparam(name) for name in row})
+            compiled: Any = statement.compile(dialect=dialect)
             constant = {name: value for name, value in compiled.params.items() if value is not None}
             self.compiled[dialect.name] = str(compiled), getattr(compiled, "positiontup", None), constant
         return self.compiled[dialect.name]

@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from router.db import instances
 from router.db.instances import Arrival, Digests, InstanceRow, Status
 from router.ingest.digest import digests
+from router.ingest.quiet import quietly
 from router.store import Store
 
 GEOMETRY = (
@@ -149,15 +150,17 @@ def _interpretation(of: InstanceRow | Arrival) -> Any:
 def same_pixels(one: Path, other: Path) -> bool:
     """Whether two files decode to the same pixels, frame by frame; what cannot be decoded is not the same."""
     try:
-        frames = zip(iter_pixels(one), iter_pixels(other), strict=True)
-        return all(bool((first == second).all()) for first, second in frames)
+        with quietly():
+            frames = zip(iter_pixels(one), iter_pixels(other), strict=True)
+            return all(bool((first == second).all()) for first, second in frames)
     except (AttributeError, NotImplementedError, RuntimeError, ValueError):
         return False
 
 
 def same_content(one: Path, other: Path) -> bool:
     """Whether two objects without pixels differ in nothing but identity."""
-    return bool(_content(one) == _content(other))
+    with quietly():
+        return bool(_content(one) == _content(other))
 
 
 def _content(path: Path) -> Dataset:

@@ -169,6 +169,9 @@ class DoorServer(AssociationServer):  # type: ignore[misc]
         """Whether there may be one more connection: those that are not yet associations count, too."""
         return len(self.active_associations) < self.door.most_connections
 
+    def service_actions(self) -> None:
+        """Nothing between requests: the stock one collects garbage twice a minute, with all threads stopped."""
+
     def stop_listening(self) -> None:
         """No new connections; those that are there go on."""
         super(AssociationServer, self).shutdown()

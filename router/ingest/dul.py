@@ -218,6 +218,8 @@ class EventDUL(DULServiceProvider):  # type: ignore[misc]
         def answer(answer: Answer) -> None:
             command = pdu.store_response(request, answer.status, answer.comment)
             self.socket.send(pdu.command_pdus(context_id, command, self._peer_length))
+            if not self.event_queue.empty():  # CONNECTION_CLOSED: what else has arrived is nobody's any more
+                raise BrokenProtocolError("the peer does not take its answers")
 
         return self.assoc.storing(context, request, answer)
 

@@ -25,6 +25,7 @@ from pydicom.uid import (
 )
 
 from router.ingest.facts import FRAME_WANTED, ITEM_WANTED, WANTED, Facts, decode
+from router.ingest.quiet import quietly
 from router.ingest.walker import (
     FRAME_GROUPS,
     MAX_DEPTH,
@@ -70,15 +71,17 @@ def read(data: Bytes, transfer_syntax_uid: str, *, start: int = 0) -> Header:
     if transfer_syntax_uid not in (ImplicitVRLittleEndian, ExplicitVRBigEndian):
         try:
             return walk(data, start=start)
-        except (UnusualError, IncompleteError):
+        except UnusualError:
             pass
+        except IncompleteError as error:
+            raise _not_parseable() from error
     return by_pydicom(data, transfer_syntax_uid, start=start)
 
 
 def walk(data: Bytes, *, start: int = 0) -> Header:
     """The header of a whole explicit VR little endian data set, read from its bytes alone.
 
-    Raises:  UnusualError, IncompleteError (pydicom may understand it), NotParseable
+    Raises:  UnusualError (pydicom may understand it), IncompleteError, NotParseable
     """
     walk = Walk(data, start)
     walk.run()
@@ -122,9 +125,10 @@ def by_pydicom(data: Bytes, transfer_syntax_uid: str, *, start: int = 0) -> Head
 
     file = _file(data, start)
     try:
-        dataset = read_dataset(file, implicit, little, stop_when=at_pixels, defer_size=MAX_ELEMENT)
-        found = {tag: value for tag, value in _values(dataset, len(data)) if tag in WANTED}
-        items, frames = _items(dataset), _frames(dataset)
+        with quietly() as complaints:
+            dataset = read_dataset(file, implicit, little, stop_when=at_pixels, defer_size=MAX_ELEMENT)
+            found = {tag: value for tag, value in _values(dataset, len(data)) if tag in WANTED}
+            items, frames = _items(dataset), _frames(dataset)
     except PYDICOM_GIVES_UP as error:
         raise _not_parseable() from error
     offset = length = None
@@ -134,11 +138,14 @@ def by_pydicom(data: Bytes, transfer_syntax_uid: str, *, start: int = 0) -> Head
         length = None if size == UNDEFINED else size
         if offset + (length or 0) > len(data):
             raise _not_parseable()
-    if not found:
+    if not found or any(CUT_OFF in complaint for complaint in complaints) or _is_cut_off(dataset, data, pixels):
         raise _not_parseable()
     facts = decode(found, items, frames, "<" if little else ">")
     return Header(facts=facts, pixel_offset=offset, pixel_length=length)
 
+
+CUT_OFF = "End of file"
+"""How pydicom begins what it says about a sequence without an end."""
 
 PYDICOM_GIVES_UP = (
     ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, OSError, RecursionError, TypeError,
@@ -161,6 +168,14 @@ def _values(dataset: Dataset, size: int) -> Iterator[tuple[int, bytes]]:
             yield int(element.tag), element.value
         elif element.length == 0:
             yield int(element.tag), b""
+
+
+def _is_cut_off(dataset: Dataset, data: Bytes, pixels: Sequence[object]) -> bool:
+    """Whether the data set ends in the beginning of an element; a few bytes of padding are none."""
+    elements = list(dataset.values())
+    if pixels or not elements or not isinstance(elements[-1], RawDataElement):
+        return False
+    return any(bytes(data[elements[-1].value_tell + elements[-1].length :]))
 
 
 def _items(dataset: Dataset) -> dict[int, list[dict[int, bytes]]]:

@@ -36,6 +36,8 @@ _config.LOG_HANDLER_LEVEL = "none"  # pynetdicom's own handlers would log patien
 
 SPARE_CONNECTIONS = 64
 """Connections beyond the associations: those that are still asking, or are being turned away."""
+LOOK_S = 0.1
+"""How often the accepting thread looks whether it should stop."""
 DRAIN_S = 5.0
 """How long associations may go on when the listener is told to stop."""
 
@@ -177,7 +179,7 @@ def serve(node: Node, stop: threading.Event) -> None:
     found = reconcile(door.receiver)
     log.info("store.reconciled", **asdict(found))
     server = _listen(door)
-    listening = threading.Thread(target=server.serve_forever, name="listener", daemon=True)
+    listening = threading.Thread(target=server.serve_forever, args=(LOOK_S,), name="listener", daemon=True)
     listening.start()
     door.digester.start()
     log.info("listener.ready", host=server.server_address[0], port=server.server_address[1])

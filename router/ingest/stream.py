@@ -118,6 +118,8 @@ class Stream:
                     if not self._take():
                         return None
                 elif self.pdu_left:
+                    if self.pdu_left < ITEM.size:
+                        raise BrokenProtocolError("a P-DATA-TF PDU with room for less than an item")
                     if self.end - self.begin < ITEM.size:
                         return None
                     self._begin_item()

@@ -6,13 +6,16 @@ pydicom warns or raises on a character set that a device has misspelt; a receive
 import re
 from functools import lru_cache
 
-from pydicom.charset import CODES_TO_ENCODINGS, handled_encodings, python_encoding
+from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
 
 DEFAULT = "latin_1"
 """ISO_IR 6 is ASCII; devices that send no character set send Latin-1 all the same."""
 
 RESET = re.compile(rb"([\\^=\r\n\f\t])")
 """Delimiters after which the first character set is in force again (PS3.5 6.1.2.5.3)."""
+
+OWN_ESCAPES = frozenset({"iso2022_jp", "iso2022_jp_2"})
+"""Encodings of which Python's codec wants to see the escape sequence; for all others it is taken off."""
 
 ESCAPED = re.compile(rb"(?=\x1b)")
 
@@ -44,18 +47,18 @@ def decode(value: bytes, encodings: tuple[str, ...]) -> str:
     """
     if b"\x1b" not in value:
         return _decode(value, encodings[0])
-    return "".join(_decode_extended(piece, encodings[0]) for piece in RESET.split(value))
+    return "".join(_decode_piece(piece, encodings[0]) for piece in ESCAPED.split(value))
 
 
-def _decode_extended(value: bytes, first: str) -> str:
-    return "".join(_decode_escaped(piece, first) for piece in ESCAPED.split(value))
-
-
-def _decode_escaped(value: bytes, first: str) -> str:
+def _decode_piece(piece: bytes, first: str) -> str:
+    """What stands between two escape sequences; a delimiter brings the first character set back."""
     for code, encoding in CODES_TO_ENCODINGS.items():
-        if value.startswith(code):
-            return _decode(value if encoding in handled_encodings else value[len(code) :], encoding)
-    return _decode(value, first)
+        if piece.startswith(code):
+            if encoding in OWN_ESCAPES:
+                return _decode(piece, encoding)
+            escaped, *rest = RESET.split(piece[len(code) :], maxsplit=1)
+            return _decode(escaped, encoding) + "".join(_decode(one, first) for one in rest)
+    return _decode(piece, first)
 
 
 def _decode(value: bytes, encoding: str) -> str:

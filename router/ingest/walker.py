@@ -128,8 +128,10 @@ class Walk:
                 self.items.setdefault(top, []).append({})
             at = self._item(at, length, depth, top if looked_into else 0)
             ordinal += 1
-        if size == UNDEFINED or at != end:
+        if size == UNDEFINED:
             raise IncompleteError
+        if at != end:
+            raise UnusualError
         return at
 
     def _item(self, at: int, size: int, depth: int, top: int) -> int:
@@ -150,7 +152,7 @@ class Walk:
                 at = self._fragments(at)
                 continue
             if at + length > end:
-                raise IncompleteError
+                raise IncompleteError if at + length > self.end else UnusualError
             if top and length <= MAX_VALUE:
                 self._notice(top, tag, depth, at, length)
             at += length

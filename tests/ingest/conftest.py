@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE
 from pynetdicom.association import Association
+from pynetdicom.dsutils import encode
 from sqlalchemy import select
 
 from router.config import Settings
@@ -156,6 +157,13 @@ def slice_of(
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
     meta.ImplementationClassUID = generate_uid(entropy_srcs=["test"])
     return FileDataset("", dataset, file_meta=meta, preamble=bytes(128), is_implicit_VR=False, is_little_endian=True)
+
+
+def dataset_bytes(dataset: Dataset) -> bytes:
+    """The data set as it goes over the wire in explicit VR little endian."""
+    encoded = encode(dataset, False, True)
+    assert encoded is not None
+    return encoded
 
 
 @contextmanager

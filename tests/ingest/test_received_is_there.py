@@ -13,7 +13,9 @@ from tests.ingest.conftest import Door, association, send, slice_of
 
 @pytest.mark.parametrize("status", set(StoreStatus) - {StoreStatus.SUCCESS})
 def test_status_means_what_its_name_says(status: StoreStatus) -> None:
-    assert status.name.replace("_", " ") in STORAGE_SERVICE_CLASS_STATUS[status][1].upper().replace("AUTHORISED", "AUTHORIZED")
+    assert status.name.replace("_", " ") in STORAGE_SERVICE_CLASS_STATUS[status][1].upper().replace(
+        "AUTHORISED", "AUTHORIZED"
+    )
 
 
 def test_an_instance_is_stored_as_received_and_indexed(door: Door) -> None:
