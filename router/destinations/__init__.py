@@ -119,8 +119,8 @@ class Kind:
 
 @cache
 def names() -> tuple[str, ...]:
-    """Names of all destination kinds, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+    """Names of all destination kinds, sorted; a module whose name begins with _ is what several of them share."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")))
 
 
 def find(name: str) -> Kind:
