@@ -10,6 +10,7 @@ from pydicom.datadict import keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
+from pydicom.multival import MultiValue
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from dicom_sr.refusals import NotDicom
@@ -135,8 +136,8 @@ def slow_head(path: Path) -> Head:
         if isinstance(element, RawDataElement):
             value = bytes(element.value or b"")
             values[keyword] = value if little or keyword in TEXTS else value[::-1]
-        elif element.is_empty:
-            values[keyword] = b""
+        else:
+            values[keyword] = spelled(element.value)
     values.update({keyword: b"" for keyword in PRESENCE if keyword in dataset})
     syntax = UID(dataset.file_meta.get("TransferSyntaxUID", ""))
     tag, length = at_pixels[0] if at_pixels else (None, 0)
@@ -150,6 +151,13 @@ def slow_head(path: Path) -> Head:
         pixel_offset=element_offset + (8 if implicit else 12) if placed else None,
         pixel_length=length if placed and length != UNDEFINED else None,
     )
+
+
+def spelled(value: object) -> bytes:
+    """A text value that pydicom has already understood, as it lies in a file."""
+    parts = value if isinstance(value, (list, MultiValue)) else [value]
+    raw = "\\".join(str(part) for part in parts if part is not None).encode("latin-1", "replace")
+    return raw + b" " * (len(raw) % 2)
 
 
 def pixel_digest(path: Path) -> str:

@@ -37,6 +37,8 @@ def leaves(draw: st.DrawFn, dataset: Dataset) -> None:
     for keyword in draw(st.sets(st.sampled_from(["ImagePositionPatient", "PixelSpacing", "RescaleSlope"]))):
         setattr(dataset, keyword, draw(st.lists(st.integers(-999, 999), min_size=1, max_size=3)))
     if draw(st.booleans()):
+        dataset.SpecificCharacterSet = draw(st.sampled_from(["ISO_IR 100", "ISO_IR 192", ["", "ISO 2022 IR 87"]]))
+    if draw(st.booleans()):
         block = dataset.private_block(0x0029, "ISOCENTER TEST", create=True)
         block.add_new(0x10, "OB", draw(st.binary(max_size=40).filter(lambda b: len(b) % 2 == 0)))
         block.add_new(0x11, "UN", draw(st.binary(max_size=40).filter(lambda b: len(b) % 2 == 0)))
