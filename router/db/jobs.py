@@ -40,6 +40,7 @@ def add_inference(
     series_instance_uid: str,
     generation: int,
     pixels_digest: str,
+    identity_digest: str = "",
     pipeline: str,
     pipeline_version: str,
     weights_digest: str | None,
@@ -49,12 +50,13 @@ def add_inference(
     max_attempts: int,
     run: int = 0,
 ) -> tuple[int, bool]:
-    """The one inference job of (pixels, pipeline, version, settings, run), and whether this call made it.
+    """The one inference job of (pixels, identity, pipeline, version, settings, run), and whether this call made it.
 
     A job that waits already is made as urgent as the most urgent of those who want it.
     """
     key = {
         "pixels_digest": pixels_digest,
+        "identity_digest": identity_digest,
         "pipeline": pipeline,
         "pipeline_version": pipeline_version,
         "settings_digest": settings_digest,
@@ -326,7 +328,8 @@ def rerun(connection: Connection, job_id: int, *, who: str) -> int:
     Raises:  UnknownJob
     """
     old = _existing(connection, job_id)
-    kept = ("lane", "priority", "study_instance_uid", "series_instance_uid", "generation", "pixels_digest", "pipeline",
+    kept = ("lane", "priority", "study_instance_uid", "series_instance_uid", "generation", "pixels_digest",
+            "identity_digest", "pipeline",
             "pipeline_version", "weights_digest", "settings", "settings_digest", "result_set_id", "destination",
             "max_attempts")  # fmt: skip
     last = connection.execute(select(func.max(job.c.run)).where(_like(old))).scalar_one()

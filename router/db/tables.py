@@ -212,6 +212,7 @@ job = Table(
     Column("series_instance_uid", Text, comment="what an inference job reads"),
     Column("generation", Integer, nullable=False),
     Column("pixels_digest", Text, comment="ordered (SOPInstanceUID, pixel digest) that an inference job reads"),
+    Column("identity_digest", Text, comment="whose series it is: what results copy of patient and study"),
     Column("pipeline", Text),
     Column("pipeline_version", Text),
     Column("weights_digest", Text),
@@ -257,6 +258,7 @@ Index("ix_job_study_instance_uid", job.c.study_instance_uid)
 Index(
     "uq_job_inference",
     job.c.pixels_digest,
+    job.c.identity_digest,
     job.c.pipeline,
     job.c.pipeline_version,
     job.c.settings_digest,

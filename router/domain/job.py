@@ -121,6 +121,7 @@ class Job:
     series_instance_uid: str | None
     generation: int
     pixels_digest: str | None
+    identity_digest: str | None
     pipeline: str | None
     pipeline_version: str | None
     weights_digest: str | None

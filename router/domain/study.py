@@ -1,7 +1,9 @@
 """A study as the node knows it: identity hidden from logs, state, and what completeness is decided from."""
 
+import hashlib
+import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -70,6 +72,19 @@ class Series:
     body_part_examined: str
     facts: dict[str, Any] | None
     facts_generation: int | None
+
+
+IDENTITY = (
+    "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyID",
+    "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName",
+)  # fmt: skip
+"""What results copy from their source and a correction may change."""
+
+
+def identity_digest(headers: Iterable[Mapping[str, Any]]) -> str:
+    """Digest of whose series this is, as its instances say: another identity makes another result of the same."""
+    said = {json.dumps([header.get(keyword, "") for keyword in IDENTITY]) for header in headers}
+    return hashlib.sha256("\n".join(sorted(said)).encode()).hexdigest()
 
 
 def mixed_patients(identities: Iterable[tuple[str, str, str]]) -> str | None:

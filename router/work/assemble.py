@@ -27,7 +27,7 @@ from router.wake import Ear
 from router.work import outbox
 from router.work.count import Counter
 from router.work.loop import told
-from router.work.plan import Answer, Ask, Book, Plan, Run, Unchanged, work_out
+from router.work.plan import Answer, Ask, Book, Inputs, Plan, Run, Unchanged, work_out
 
 log = structlog.get_logger()
 
@@ -144,7 +144,7 @@ def write(connection: Connection, node: Node, study: Study, outcome: Stuck | Unc
         for job_id in late  # of runs that are done: a later decision may want their results elsewhere, too
         for delivery in outbox.plan(connection, job_id, max_attempts=node.settings.delivery.max_attempts)
     ]
-    supersede(connection, uid, outcome.digests)
+    supersede(connection, uid, outcome.inputs)
     audit.write(
         connection,
         TOPIC,
@@ -193,7 +193,8 @@ def run_of(connection: Connection, node: Node, study: Study, run: Run, rule: Rul
             study_instance_uid=study.study_instance_uid,
             series_instance_uid=run.series_instance_uid,
             generation=generation,
-            pixels_digest=run.pixels_digest,
+            pixels_digest=run.inputs.pixels_digest,
+            identity_digest=run.inputs.identity_digest,
             pipeline=run.spec.name,
             pipeline_version=run.spec.version,
             weights_digest=run.spec.weights_digest,
@@ -209,15 +210,20 @@ def run_of(connection: Connection, node: Node, study: Study, run: Run, rule: Rul
         number += 1
 
 
-def supersede(connection: Connection, study_instance_uid: str, digests: Mapping[str, str]) -> None:
+def supersede(connection: Connection, study_instance_uid: str, inputs: Mapping[str, Inputs]) -> None:
     """Unfinished runs on what a series no longer is are superseded."""
     known = jobs.list_(connection, study_instance_uid=study_instance_uid, limit=10_000)
-    for series_instance_uid, digest in digests.items():
+    for series_instance_uid, now_is in inputs.items():
         mine = [job for job in known if job.series_instance_uid == series_instance_uid]
-        if any(job.pixels_digest != digest for job in mine):
+        fresh = [
+            job.id
+            for job in mine
+            if (job.pixels_digest, job.identity_digest) == (now_is.pixels_digest, now_is.identity_digest)
+        ]
+        if len(fresh) < len(mine):
             jobs.supersede(
                 connection,
                 study_instance_uid=study_instance_uid,
                 series_instance_uid=series_instance_uid,
-                keep=[job.id for job in mine if job.pixels_digest == digest],
+                keep=fresh,
             )

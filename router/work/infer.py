@@ -26,6 +26,7 @@ from router.db.instances import InstanceRow
 from router.destinations import Profile
 from router.domain.delivery import MeasurementRow, Result
 from router.domain.job import Job, Lane, Outcome
+from router.domain.study import identity_digest
 from router.node import Node
 from router.work import outbox
 from router.work.loop import Ending, InHand, Loop, Lost
@@ -139,7 +140,9 @@ def assignment(node: Node, job: Job) -> Assignment:
         study = studies.find(connection, job.study_instance_uid)
         profiles = outbox.profiles(connection, job)
         numbers = series_numbers(connection, job, tuple(profiles), node.settings.results.series_number_base)
-    if uids.pixels_digest((row.sop_instance_uid, row.pixel_digest or "") for row in rows) != job.pixels_digest:
+    if uids.pixels_digest((row.sop_instance_uid, row.pixel_digest or "") for row in rows) != job.pixels_digest or (
+        job.identity_digest and identity_digest(row.header for row in rows) != job.identity_digest
+    ):
         with writing(node.engine) as connection:
             jobs.overtaken(connection, job, reason="the series has changed since; a newer job will read it")
         raise Lost(f"series {series_instance_uid} has changed since", remedy="A newer job will read it")
@@ -171,13 +174,13 @@ def series_numbers(connection: Connection, job: Job, profiles: Sequence[str], ba
 
 def order(node: Node, job: Job, assigned: Assignment, canonical: str) -> Build:
     """What the resident process needs to build one result set, the same at every attempt."""
-    identity = hashlib.sha256("\n".join(sorted({row.identity_digest or "" for row in assigned.rows})).encode())
+    identity = job.identity_digest or identity_digest(row.header for row in assigned.rows)
     made_at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=job.created_at)
     return Build(
         kinds=assigned.profiles[canonical].kinds,
         uid=Naming(
             node=node.node_id,
-            input_digest=uids.input_digest(job.pixels_digest or "", identity.hexdigest()),
+            input_digest=uids.input_digest(job.pixels_digest or "", identity),
             pipeline=assigned.spec.name,
             version=assigned.spec.version,
             weights=job.weights_digest or "none",

@@ -37,9 +37,17 @@ from router.domain.facts import Fact
 from router.domain.pauses import longest_pause, quiet_period
 from router.domain.routing import Judged, judge_study
 from router.domain.rules import Rule, Verdict
-from router.domain.study import Study, mixed_patients
+from router.domain.study import Study, identity_digest, mixed_patients
 from router.node import Node
 from router.rulebook import CountAt, Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What a run reads, and whose it is: together the input of whatever comes of it."""
+
+    pixels_digest: str
+    identity_digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +55,7 @@ class Run:
     """A pipeline on one series, as a job will be known by it."""
 
     series_instance_uid: str
-    pixels_digest: str
+    inputs: Inputs
     spec: Spec
     settings: dict[str, Any]
     settings_digest: str
@@ -70,7 +78,7 @@ class Plan:
     witnesses: dict[str, Any]
     revision: int
     facts: dict[str, dict[str, Fact]]
-    digests: dict[str, str]
+    inputs: dict[str, Inputs]
     longest_pause: int
     answers: tuple[Answer, ...]
 
@@ -201,23 +209,21 @@ def plan(
     inputs: str,
 ) -> Plan:
     """Every rule's answer with the run that it asks for."""
-    digests = {
-        uid: pixels_digest(
-            (row.sop_instance_uid, row.pixel_digest or "") for row in rows if row.series_instance_uid == uid
-        )
-        for uid in facts
-    }
+    read: dict[str, list[InstanceRow]] = {uid: [] for uid in facts}
+    for row in rows:
+        read[row.series_instance_uid].append(row)
+    digests = {uid: inputs_of(series) for uid, series in read.items()}
     return Plan(
         witnesses={**verdict.as_json(), "inputs": inputs},
         revision=number,
         facts=facts,
-        digests=digests,
+        inputs=digests,
         longest_pause=longest_pause(row.received_at for row in rows),
         answers=tuple(answer for judged in judge_study(rules, facts) for answer in answers(judged, digests)),
     )
 
 
-def answers(judged: Judged, digests: Mapping[str, str]) -> list[Answer]:
+def answers(judged: Judged, digests: Mapping[str, Inputs]) -> list[Answer]:
     """One answer a pipeline of the rule; a pipeline that this version cannot run does not fire, and says why."""
     made = []
     for wanted in judged.rule.pipelines:
@@ -228,7 +234,7 @@ def answers(judged: Judged, digests: Mapping[str, str]) -> list[Answer]:
                 settings = dict(freeze(spec.settings.model_validate(wanted.settings)))
                 run = Run(
                     series_instance_uid=judged.series_instance_uid,
-                    pixels_digest=digests[judged.series_instance_uid],
+                    inputs=digests[judged.series_instance_uid],
                     spec=spec,
                     settings=settings,
                     settings_digest=revisions.digest(settings),
@@ -262,6 +268,14 @@ def in_two_studies(series_instance_uids: list[str]) -> str | None:
     if not series_instance_uids:
         return None
     return f"series {', '.join(series_instance_uids[:3])} came under two StudyInstanceUIDs"
+
+
+def inputs_of(series: Sequence[InstanceRow]) -> Inputs:
+    """What a run on these instances reads."""
+    return Inputs(
+        pixels_digest=pixels_digest((row.sop_instance_uid, row.pixel_digest or "") for row in series),
+        identity_digest=identity_digest(row.header for row in series),
+    )
 
 
 def inputs_digest(rows: Sequence[InstanceRow]) -> str:

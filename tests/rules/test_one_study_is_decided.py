@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -384,3 +385,19 @@ def test_a_header_that_nobody_foresaw_keeps_no_other_study_waiting(make_site: Ma
     site.decide()
     assert site.study().state is StudyState.COMPLETE
     assert site.study("1.2.1").state in (StudyState.COMPLETE, StudyState.RECEIVING)
+
+
+def test_a_corrected_patient_name_is_another_input_of_the_same_pixels(make_site: MakeSite) -> None:
+    site = make_site()
+    corrected = [replace(one, path=f"{one.path}.2", dataset_digest="new") for one in site.receive(3)]
+    site.decide()
+    with writing(site.node.engine) as connection:
+        for one in corrected:
+            header = one.header | {"PatientName": "RIGHT^NAME"}
+            instances.record_correction(connection, replace(one, header=header))
+    site.decide()
+    old, new = site.jobs()
+    assert site.study().generation == 2
+    assert (old.state, new.state) == (State.SUPERSEDED, State.QUEUED)
+    assert old.pixels_digest == new.pixels_digest
+    assert old.identity_digest != new.identity_digest

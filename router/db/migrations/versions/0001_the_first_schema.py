@@ -151,6 +151,12 @@ def upgrade() -> None:
             nullable=True,
             comment="ordered (SOPInstanceUID, pixel digest) that an inference job reads",
         ),
+        sa.Column(
+            "identity_digest",
+            sa.Text(),
+            nullable=True,
+            comment="whose series it is: what results copy of patient and study",
+        ),
         sa.Column("pipeline", sa.Text(), nullable=True),
         sa.Column("pipeline_version", sa.Text(), nullable=True),
         sa.Column("weights_digest", sa.Text(), nullable=True),
@@ -216,7 +222,7 @@ def upgrade() -> None:
         )
         batch_op.create_index(
             "uq_job_inference",
-            ["pixels_digest", "pipeline", "pipeline_version", "settings_digest", "run"],
+            ["pixels_digest", "identity_digest", "pipeline", "pipeline_version", "settings_digest", "run"],
             unique=True,
             sqlite_where=sa.text("lane = 'infer'"),
             postgresql_where=sa.text("lane = 'infer'"),
