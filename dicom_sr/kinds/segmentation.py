@@ -32,9 +32,6 @@ KIND = "segmentation"
 Frame = tuple[int, int]
 """Segment number and plane (slice index) of one frame."""
 
-EVEN_BITS = 16
-"""OHIF shows a SEG only when its pixels fill an even number of whole bytes; an empty frame or more sees to that."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
@@ -97,17 +94,17 @@ def frames_of(rows: Rows) -> list[Frame]:
 
 
 def evened(frames: list[Frame], shape: tuple[int, ...]) -> list[Frame]:
-    """The frames and, where the pixels would not fill an even number of bytes, as many empty ones as that takes.
+    """The frames and, where whole-byte frames would fill an odd number of bytes, an empty one more.
 
-    They are put on planes beside those of a segment; where no plane is free the frames stay as they are.
+    OHIF 3.13 refuses an odd number. It lies on a plane that its segment leaves free; where there is none the frames
+    stay as they are. Frames that end within a byte are left alone too: OHIF draws every other one of them displaced
+    by up to eight pixels, and had better refuse them.
     """
     planes, rows, columns = shape
-    missing = -len(frames) % (EVEN_BITS // gcd(rows * columns, EVEN_BITS))
+    odd = rows * columns % 8 == 0 and len(frames) * rows * columns // 8 % 2
     taken = set(frames)
     free = [(number, plane) for number in sorted({n for n, _ in frames}) for plane in range(planes)]
-    extra = [frame for frame in free if frame not in taken][:missing]
-    if len(extra) < missing:
-        return frames
+    extra = [frame for frame in free if frame not in taken][:1] if odd else []
     return sorted([*frames, *extra], key=lambda frame: (frame[0], -frame[1]))
 
 
