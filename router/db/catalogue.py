@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 
 from router.db.holdings import (
+    ANY,
     CURRENT,
     HELD,
     HELD_IMAGES,
@@ -158,7 +159,7 @@ def _parts(connection: Connection, query: Query) -> tuple[Part | None, ...]:
             source=HELD_SERIES,
             columns=columns,
             where=(SERIES_HAS_SOMETHING,),
-            order=tuple(columns[name] for name in by_series),
+            order=(series.c.study_instance_uid, series.c.series_instance_uid),
             header=header,
         )
         order = tuple(made[name] for name in by_series)
@@ -256,18 +257,24 @@ def _in_study(connection: Connection, name: str, match: Match) -> ColumnElement[
     if isinstance(match, AllOf):
         return and_(*(_in_study(connection, name, one) for one in match.matches))
     if name == "ModalitiesInStudy":
-        received = select(series.c.modality).where(
-            series.c.study_instance_uid == study.c.study_instance_uid,
-            SERIES_HAS_SOMETHING,
-            holds(connection, series.c.modality, match),
+        received = (
+            select(ANY)
+            .select_from(series)
+            .where(
+                series.c.study_instance_uid == study.c.study_instance_uid,
+                SERIES_HAS_SOMETHING,
+                holds(connection, series.c.modality, match),
+            )
         )
         made = MADE["Modality"]
     else:
-        received = select(instance.c.version).where(
-            CURRENT, OF_STUDY, holds(connection, instance.c.sop_class_uid, match)
+        received = (
+            select(ANY)
+            .select_from(instance)
+            .where(CURRENT, OF_STUDY, holds(connection, instance.c.sop_class_uid, match))
         )
         made = result.c.sop_class_uid
-    own = select(result.c.sop_instance_uid).select_from(MADE_ROWS)
+    own = select(ANY).select_from(MADE_ROWS)
     own = own.where(result_set.c.study_instance_uid == study.c.study_instance_uid, RELEASED)
     return or_(exists(received), exists(own.where(holds(connection, made, match))))
 

@@ -39,8 +39,13 @@ MODALITIES: Mapping[str, str] = {
 CURRENT = instance.c.status == literal_column("'current'")
 """A literal and no parameter: only so do the indices on current instances serve."""
 
+ANY: ColumnElement[int] = literal_column("1")
+"""What EXISTS asks for: no column, so that an index alone can answer."""
+
 RELEASED = exists(
-    select(job.c.id).where(
+    select(ANY)
+    .select_from(job)
+    .where(
         job.c.lane == literal_column(f"'{Lane.DELIVER}'"),
         job.c.result_set_id == result.c.result_set_id,
         job.c.state.in_([State.QUEUED, State.RUNNING, State.WAITING, State.DONE, State.FAILED]),
@@ -48,7 +53,9 @@ RELEASED = exists(
 )
 """A result may be found once its delivery was asked for, as long as nobody has held, cancelled or replaced that."""
 
-STILL_OUT = ~exists(select(instance.c.version).where(CURRENT, instance.c.sop_instance_uid == result.c.sop_instance_uid))
+STILL_OUT = ~exists(
+    select(ANY).select_from(instance).where(CURRENT, instance.c.sop_instance_uid == result.c.sop_instance_uid)
+)
 """The result has not come back to us, else it would be found twice."""
 
 STUDY_COLUMNS: Columns = {
@@ -115,16 +122,19 @@ RETRIEVABLE: tuple[tuple[FromClause, Columns, tuple[ColumnElement[bool], ...], C
 
 OF_STUDY = instance.c.study_instance_uid == study.c.study_instance_uid
 STUDY_HAS_SOMETHING = or_(
-    exists(select(instance.c.version).where(CURRENT, OF_STUDY)),
+    exists(select(ANY).select_from(instance).where(CURRENT, OF_STUDY)),
     exists(
-        select(result.c.sop_instance_uid)
+        select(ANY)
+        .select_from(result)
         .join(result_set, result_set.c.id == result.c.result_set_id)
         .where(result_set.c.study_instance_uid == study.c.study_instance_uid, RELEASED)
     ),
 )
-SERIES_HAS_SOMETHING = exists(select(instance.c.version).where(CURRENT, OF_SERIES))
+SERIES_HAS_SOMETHING = exists(select(ANY).select_from(instance).where(CURRENT, OF_SERIES))
 MADE_SERIES_IS_NOT_HELD = ~exists(
-    select(instance.c.version).where(
+    select(ANY)
+    .select_from(instance)
+    .where(
         CURRENT,
         instance.c.series_instance_uid == result.c.series_instance_uid,
         instance.c.study_instance_uid == result_set.c.study_instance_uid,

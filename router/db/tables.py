@@ -184,6 +184,7 @@ Index(
     instance.c.study_instance_uid,
     instance.c.series_instance_uid,
     instance.c.sop_class_uid,
+    instance.c.status,  # only so can the index answer alone
     sqlite_where=text("status = 'current'"),
     postgresql_where=text("status = 'current'"),
 )

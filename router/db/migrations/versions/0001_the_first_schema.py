@@ -114,7 +114,7 @@ def upgrade() -> None:
     with op.batch_alter_table("instance", schema=None) as batch_op:
         batch_op.create_index(
             "ix_instance_current",
-            ["study_instance_uid", "series_instance_uid", "sop_class_uid"],
+            ["study_instance_uid", "series_instance_uid", "sop_class_uid", "status"],
             unique=False,
             sqlite_where=sa.text("status = 'current'"),
             postgresql_where=sa.text("status = 'current'"),
