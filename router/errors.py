@@ -1,17 +1,89 @@
 """The router's errors: one tree, each with what happened and what to do about it.
 
     Problem (dicom_sr.problem)
-    ├── WrongFile                 a YAML file says something wrong; every fault has file:line:column
-    │   ├── WrongSettings         isocenter.yaml
-    │   └── WrongRulebook         rules, sources or destinations
-    ├── UnreadableFile            a YAML file that is not there or may not be read
-    ├── DatabaseTooNew            db.migrate: a newer Isocenter has migrated this database
-    ├── UnknownRevision           db.revisions: no revision of this kind has this number
-    ├── UnknownStudy              db.studies: no study has this UID
-    ├── NotInTheBook              revise: the revision in force has no entry of this name
-    ├── NothingToTest             trial: `rules test` found no DICOM file where it looked
-    ├── UnknownHost               starter: a host name has no address
-    └── IllegalMove               domain.job: a job was asked to do what its state does not allow
+    ├── WrongFile: a YAML file says something wrong; every fault has file:line:column
+    │   ├── WrongSettings: isocenter.yaml
+    │   └── WrongRulebook: rules, sources or destinations
+    ├── UnreadableFile: a YAML file that is not there or may not be read
+    ├── cli._common
+    │   └── BadAddress: an address is not AE_TITLE@HOST:PORT
+    ├── cli.init
+    │   └── AlreadyThere: the folder has a node already
+    ├── cli.run
+    │   ├── NotRunnable: there is nothing here that the pipeline could read
+    │   └── WrongSetting: a --set is not a setting of this pipeline
+    ├── cli.send
+    │   ├── NothingToSend: no DICOM file lies where it was looked for
+    │   └── NotAccepted: the receiver refused at least one instance
+    ├── cli.show
+    │   └── NotASegmentation: the file holds no segmentation
+    ├── compose
+    │   └── UnknownRole: there is no such role
+    ├── db.jobs
+    │   └── UnknownJob: no job has this number
+    ├── db.migrate
+    │   └── DatabaseTooNew: a newer Isocenter has already migrated this database
+    ├── db.node
+    │   └── NotInitialised: the database has no node yet
+    ├── db.results
+    │   └── OtherBytes: an object was built anew under a UID that is taken, with other bytes
+    ├── db.revisions
+    │   └── UnknownRevision: no revision of this kind has this number
+    ├── db.studies
+    │   └── UnknownStudy: the node knows no study by this name
+    ├── destinations
+    │   ├── UnknownDestinationKind: no destination kind has this name
+    │   ├── Unreachable: nobody can be reached there; everything for it waits until it answers
+    │   └── Rejected: the far side is there and does not want us as we are; a person must change something
+    ├── destinations._http
+    │   └── UnreadableSecret: a file that holds a secret cannot be read
+    ├── domain.job
+    │   └── IllegalMove: a job was asked to do what its state does not allow
+    ├── domain.query
+    │   └── IdentifierDoesNotMatch: a request's identifier is not what its SOP class allows (PS3.4 C.4.1.1.4
+    ├── examine
+    │   └── Unreadable: a stored file cannot be read again
+    ├── ingest.listener
+    │   └── PortTaken: another process listens where we should
+    ├── ingest.receive
+    │   └── Refused: an instance that is not taken, with the status that says so
+    ├── ingest.walker
+    │   └── NotParseable: bytes that are no data set in the transfer syntax under which they came
+    ├── query.exchange
+    │   └── PeerGone: the peer has aborted, released or lost the association, or takes no more data
+    ├── query.retrieve
+    │   └── RetrievalRefused: a retrieval that is not begun, with the status that says so
+    ├── query.scu
+    │   ├── PeerUnreachable: the other node does not answer, or went away in the middle
+    │   ├── PeerRefuses: the other node answers, and will not do what we ask
+    │   └── WrongQuery: a query that cannot be asked: an unknown attribute, or no unique key
+    ├── revise
+    │   ├── NotInTheBook: the revision in force has no entry of this name
+    │   └── WrongKind: a document of one kind came where another was wanted
+    ├── starter
+    │   └── UnknownHost: a host name has no address
+    ├── store
+    │   └── StoreUnusable: the folder of the objects cannot be written: read-only, full, foreign or failing
+    ├── trial
+    │   └── NothingToTest: no DICOM file lies where a test of the rules was asked for
+    ├── web.server
+    │   └── PortTaken: another program listens where the window should open
+    ├── work.deliver
+    │   ├── NotTaken: the far side has not taken an instance; it may later
+    │   ├── NotThere: the far side has taken what it does not show when it is asked
+    │   ├── Refused: the far side refuses an instance, and will refuse it again
+    │   ├── NoSuchDestination: the destination of a delivery is not among the destinations in force
+    │   └── NothingToSend: a delivery without objects: its result set is gone
+    ├── work.infer
+    │   ├── OtherVersion: the job wants a version of its pipeline that is not installed
+    │   └── NewWish: while the job ran, a rule came to want its results in a form that it has not built
+    ├── work.loop
+    │   └── Lost: the job in hand is no longer ours: cancelled, superseded or claimed by another after its
+    ├── work.messages
+    │   └── ToldProblem: a Problem of the resident process, as it told it; `name` is its class there
+    └── work.resident
+        ├── ProcessDied: the resident process ended in the middle of a request: a crash in native code, or out
+        └── OutOfTime: a run took longer than its pipeline allows
 
 Errors that belong to one room are defined in that room; this file has those that more than one room raises or
 catches, and the tree is kept true by a test.
