@@ -40,7 +40,7 @@
     ├── domain.job
     │   └── IllegalMove: a job was asked to do what its state does not allow
     ├── domain.query
-    │   └── IdentifierDoesNotMatch: a request's identifier is not what its SOP class allows (PS3.4 C.4.1.1.4
+    │   └── IdentifierDoesNotMatch: a request's identifier is not what its SOP class allows
     ├── examine
     │   └── Unreadable: a stored file cannot be read again
     ├── ingest.listener
