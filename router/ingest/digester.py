@@ -4,15 +4,18 @@ It also rings for decide, so that a burst of instances wakes the next room a few
 """
 
 import os
+import struct
 import threading
 import time
+from collections.abc import Sequence
 
 import structlog
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from router.db import instances
 from router.db.engine import reading, writing
-from router.db.instances import Digests
+from router.db.instances import Digests, InstanceRow
 from router.ingest.digest import digests
 from router.store import Store
 from router.wake import Bell
@@ -81,9 +84,25 @@ class Digester:
                 self.changed.set()
 
     def _batch(self) -> bool:
-        """Digest the longest waiting instances; False when none is left."""
-        with reading(self.engine) as connection:
-            waiting = instances.undigested(connection, limit=BATCH)
+        """Digest the longest waiting instances; False when none is left, or none can be done now."""
+        try:
+            with reading(self.engine) as connection:
+                waiting = instances.undigested(connection, limit=BATCH)
+            done, lost = self._read(waiting)
+            if done or lost:
+                with writing(self.engine) as connection:
+                    instances.set_digests(connection, done)
+                    instances.mark_lost(connection, lost)
+        except (OSError, SQLAlchemyError) as error:
+            log.error("digester.cannot_read", why=str(error))
+            return False
+        return bool(done or lost)
+
+    def _read(self, waiting: Sequence[InstanceRow]) -> tuple[list[Digests], list[str]]:
+        """Digests of those whose files are whole, and paths of the others.
+
+        Raises:  OSError
+        """
         done: list[Digests] = []
         lost: list[str] = []
         for row in waiting:
@@ -91,12 +110,7 @@ class Digester:
                 break
             try:
                 done.append(digests(self.store.path(row.path), row.version, row))
-            except FileNotFoundError:
+            except (FileNotFoundError, struct.error):
                 lost.append(row.path)
-        if done or lost:
-            with writing(self.engine) as connection:
-                instances.set_digests(connection, done)
-                instances.mark_lost(connection, lost)
-        for path in lost:
-            log.error("instance.file_missing", path=path)
-        return bool(waiting)
+                log.error("instance.file_missing", path=row.path, instance=row.sop_instance_uid)
+        return done, lost

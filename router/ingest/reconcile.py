@@ -12,11 +12,13 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import structlog
-from pydicom.filereader import read_file_meta_info
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
 
 from router.db import instances
 from router.db.engine import reading, writing
 from router.ingest import headers, part10
+from router.ingest.quiet import quietly
 from router.ingest.receive import Command, Receiver, Refused, arrived, check
 from router.ingest.walker import NotParseable
 
@@ -68,7 +70,7 @@ def _adopt(receiver: Receiver, relative: str) -> bool:
     try:
         command, header, size = _read(path)
         check(header, command, size)
-    except (NotParseable, Refused, OSError, ValueError, AttributeError, struct.error) as error:
+    except (InvalidDicomError, NotParseable, Refused, OSError, ValueError, AttributeError, struct.error) as error:
         receiver.store.quarantine(relative)
         log.error("file.quarantined", path=relative, why=str(error))
         return False
@@ -80,7 +82,8 @@ def _adopt(receiver: Receiver, relative: str) -> bool:
 def _read(path: Path) -> tuple[Command, headers.Header, int]:
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
         start = part10.dataset_offset(data)
-        meta = read_file_meta_info(BytesIO(data[:start]))
+        with quietly():
+            meta = dcmread(BytesIO(data[:start])).file_meta
         command = Command(
             sop_class_uid=str(meta.MediaStorageSOPClassUID),
             sop_instance_uid=str(meta.MediaStorageSOPInstanceUID),
