@@ -1,11 +1,16 @@
 """Success means: on the disk and in the index, in this order, whenever the process or the machine dies."""
 
+import fcntl
 import os
 import re
 import shutil
 import signal
 import sqlite3
+import struct
+import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -82,6 +87,65 @@ def test_kill_nine_in_the_middle_of_eight_associations_loses_nothing_acknowledge
         assert {str(path.relative_to(door.node.store.root)) for path in door.files()} == whole
         for uid in rows.keys() - acknowledged.keys():  # complete, but killed before the answer: the sender sends again
             assert len(door.content(rows[uid])) == rows[uid].size
+
+
+@contextmanager
+def ext4(image: Path, mount: Path) -> Iterator[None]:
+    """A file system on a loop device, where the machine lets us make one."""
+    if not image.exists():
+        image.touch()
+        os.truncate(image, 192 << 20)
+        made = subprocess.run(["mkfs.ext4", "-q", str(image)], check=False, capture_output=True)
+        if made.returncode:
+            pytest.skip("this machine has no mkfs.ext4")
+    mount.mkdir(exist_ok=True)
+    if subprocess.run(["mount", "-o", "loop", str(image), str(mount)], check=False, capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount a file system")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+EXT4_SHUTDOWN = 0x8004587D
+NO_FLUSH = struct.pack("I", 2)
+
+
+def cut_power(mount: Path) -> None:
+    """Everything that is not on the disk by now is lost, as when the plug is pulled (EXT4_IOC_SHUTDOWN)."""
+    fd = os.open(mount, os.O_RDONLY)
+    try:
+        fcntl.ioctl(fd, EXT4_SHUTDOWN, NO_FLUSH)
+    except OSError:
+        pytest.skip("this kernel cannot pretend that the power fails")
+    finally:
+        os.close(fd)
+
+
+def test_a_power_cut_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    image, mount, port = tmp_path / "image", tmp_path / "disk", free_port()
+    with ext4(image, mount), door_process(mount, port, *POWER_CUT_SETTINGS) as process:
+        senders = [Sender(port, ordinal) for ordinal in range(4)]
+        for sender in senders:
+            sender.start()
+        until(lambda: sum(len(sender.acknowledged) for sender in senders) > 40)
+        cut_power(mount)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for sender in senders:
+            sender.join()
+    acknowledged = {uid: content for sender in senders for uid, content in sender.acknowledged.items()}
+    with ext4(image, mount), listening(mount) as door:
+        rows = {row.sop_instance_uid: row for row in door.rows() if row.status is Status.CURRENT}
+        for uid, content in acknowledged.items():
+            assert uid in rows
+            assert door.content(rows[uid]).endswith(content), uid
+        for row in rows.values():
+            assert len(door.content(row)) == row.size
+
+
+POWER_CUT_SETTINGS = tuple(os.environ.get("ISOCENTER_POWER_CUT", "").split())
+"""`fsync=false` shows that this test can fail."""
 
 
 CALL = re.compile(r"^(?P<pid>\d+) +(?P<time>[\d.]+) (?P<name>\w+)\((?P<arguments>.*)")
