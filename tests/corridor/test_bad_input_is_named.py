@@ -3,15 +3,14 @@
 import socket
 import subprocess
 import sys
-from io import BytesIO
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 from pydicom import dcmread
-from pynetdicom import AE
-from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.dsutils import encode
+from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom import AE, _config
 from pynetdicom.sop_class import CTImageStorage, MRImageStorage
 
 from tests.corridor.conftest import Archive
@@ -87,38 +86,41 @@ def test_a_wrong_class_or_a_truncated_data_set_is_refused_and_the_rest_is_kept(
     first, second, *_ = sorted(chest_phantom.rglob("*.dcm"))
     with node(tmp_path / "node", archive.address, quiet_period_s=60) as ours:
         ours.send(first)
-        ae = AE(ae_title="ISOCENTER_SEND")
-        ae.add_requested_context(CTImageStorage)
-        ae.add_requested_context(MRImageStorage)
-        association = ae.associate("127.0.0.1", ours.port, ae_title="ISOCENTER")
-        assert association.is_established
-        try:
-            assert 0xA900 <= _send_raw(association, second, MRImageStorage) <= 0xA9FF  # the data set says CT
-            assert _send_raw(association, second, CTImageStorage, cut=True) & 0xF000 == 0xC000
-        finally:
-            association.release()
+        contradicting, truncated = tmp_path / "contradicting.dcm", tmp_path / "truncated.dcm"
+        dataset = dcmread(second)
+        dataset.file_meta.MediaStorageSOPClassUID = MRImageStorage  # the data set says CT
+        dataset.save_as(contradicting)
+        content = second.read_bytes()
+        truncated.write_bytes(content[: len(content) // 2])
+        assert 0xA900 <= status_of(contradicting, MRImageStorage, ours.port) <= 0xA9FF
+        assert status_of(truncated, CTImageStorage, ours.port) & 0xF000 == 0xC000
         stored = [path for path in (ours.folder / "store").rglob("*") if path.is_file()]
         assert len([path for path in stored if path.suffix == ".dcm"]) == 1
         assert not [path for path in stored if path.suffix == ".part"]
         ours.send(second)
 
 
-def _send_raw(association: Association, file: Path, sop_class: str, *, cut: bool = False) -> int:
-    """C-STORE with a command of our own over the bytes of a file; the status."""
-    whole = dcmread(file)
-    context = next(c for c in association.accepted_contexts if c.abstract_syntax == sop_class)
-    syntax = context.transfer_syntax[0]
-    data = encode(whole, syntax.is_implicit_VR, syntax.is_little_endian)
-    assert data is not None
-    request = C_STORE()
-    request.MessageID = 1
-    request.AffectedSOPClassUID = sop_class
-    request.AffectedSOPInstanceUID = whole.SOPInstanceUID
-    request.Priority = 0
-    request.DataSet = BytesIO(data[: len(data) // 2] if cut else data)
-    association.dimse.send_msg(request, context.context_id)
-    _, answer = association.dimse.get_msg(block=True)
-    return int(answer.Status)
+@contextmanager
+def chunked() -> Iterator[None]:
+    """Let pynetdicom send a file's bytes as they are."""
+    _config.STORE_SEND_CHUNKED_DATASET = True
+    try:
+        yield
+    finally:
+        _config.STORE_SEND_CHUNKED_DATASET = False
+
+
+def status_of(file: Path, sop_class: str, port: int) -> int:
+    """What is answered to the bytes of this file, sent as they are under the class that its File Meta names."""
+    ae = AE(ae_title="ISOCENTER_SEND")
+    ae.add_requested_context(sop_class, ExplicitVRLittleEndian)
+    association = ae.associate("127.0.0.1", port, ae_title="ISOCENTER")
+    assert association.is_established
+    try:
+        with chunked():
+            return int(association.send_c_store(file).Status)
+    finally:
+        association.release()
 
 
 def test_sigterm_drains_and_exits_cleanly(tmp_path: Path, archive: Archive, chest_phantom: Path) -> None:
