@@ -123,6 +123,8 @@ def _fact(value: bytes, vr: str, encodings: tuple[str, ...], order: str) -> Fact
     if vr in NUMBERS:
         return _binary(value, order + NUMBERS[vr])
     words = text.decode(value, encodings) if vr in TEXT else value.decode("latin_1")
+    if vr != "UI":
+        words = words.replace("\0", " ")  # no database keeps a NUL; in a UID it is no matter of form
     if vr in ("LT", "ST", "UT") or "\\" not in words:
         return _word(words, vr)
     return [_word(word, vr) for word in words.split("\\")]

@@ -112,6 +112,11 @@ def test_every_encoding_gives_the_same_facts(syntax: str) -> None:
     assert facts["InstanceNumber"] == 1
 
 
+def test_a_nul_within_a_value_is_a_blank() -> None:
+    content = encoded(slice_of(PatientName="A^B^C"), ExplicitVRLittleEndian).replace(b"A^B^C", b"A\0B\0C")
+    assert read(content, ExplicitVRLittleEndian).facts["PatientName"] == "A B C"
+
+
 def enhanced() -> Dataset:
     """An enhanced CT whose geometry lies in its functional groups."""
     made = slice_of(SOPClassUID=EnhancedCTImageStorage, NumberOfFrames="2")
