@@ -41,7 +41,7 @@ def answer(steps: Sequence[Step], found: Any, image: Tensor, affine: NDArray[np.
     data[IMAGE] = MetaTensor(image.cpu(), affine=from_numpy(np.array(affine)))
     for step in steps:
         if step.name not in PLACING:
-            data = dict(step.build(allow_missing_keys=True)(data))
+            data = dict(step.lenient()(data))
     scores = np.asarray(data[score], np.float64)
     order = np.argsort(-scores, kind="stable")
     placed = in_patient(np.asarray(data[box], np.float64).reshape(-1, 6), affine)

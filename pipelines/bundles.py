@@ -21,13 +21,15 @@ from dicom_sr import codes
 from dicom_sr.nouns import Findings, Volume
 from pipelines import declared, trust, vocabulary, weights
 from pipelines.spec import OutputMeasurement, OutputSegment, Pipeline, Progress, Spec, silent
-from pipelines.trust import Untrusted
+from pipelines.trust import AllowList, Untrusted
 
 if TYPE_CHECKING:
     from pipelines.model import Model
 
 Task = Literal["segmentation", "classification", "detection"]
 
+NOBODY = AllowList()
+"""A site without an allow-list: only declarative bundles run."""
 INFERENCE = ("inference.json", "inference.yaml", "inference.yml")
 MAX_CONFIG_BYTES = 4 << 20
 CLASSIFIERS = re.compile(
@@ -135,10 +137,11 @@ class Bundle:
         return declared.Declaration({**self.config, "device": device, "bundle_root": str(self.root)}, device)
 
 
-def read(root: Path, *, digest: str | None = None) -> Bundle:
+def read(root: Path, *, digest: str | None = None, name: str | None = None, allowed: AllowList = NOBODY) -> Bundle:
     """The bundle in this folder, which the declarative profile has accepted.
 
-    `digest` is given where the tree was digested before.
+    `digest` is given where the tree was digested before, `name` where it is not the folder's, `allowed` is the
+    administrator's signed list.
 
     Raises:  NotABundle, Untrusted
     """
@@ -149,12 +152,14 @@ def read(root: Path, *, digest: str | None = None) -> Bundle:
         raise NotABundle(
             f"{root.name} has no configs/inference.json", remedy="Give a MONAI bundle with an inference config"
         )
-    bundle = Bundle(root=root, name=slug(root.name), config=_document(found[0]), metadata=metadata, digest=whole)
-    judge(bundle)
+    bundle = Bundle(
+        root=root, name=slug(name or root.name), config=_document(found[0]), metadata=metadata, digest=whole
+    )
+    judge(bundle, allowed)
     return bundle
 
 
-def judge(bundle: Bundle) -> None:
+def judge(bundle: Bundle, allowed: AllowList = NOBODY) -> None:
     """Refuses a bundle whose config or weights the declarative profile does not accept, with every reason.
 
     Raises:  Untrusted
@@ -162,10 +167,16 @@ def judge(bundle: Bundle) -> None:
     declaration = bundle.declaration()
     objections = declared.objections(declaration.config)
     if objections:
+        reasons = "; ".join(map(str, objections[:5]))
+        if bundle.digest in allowed.digests:
+            raise Untrusted(
+                f"the bundle {bundle.name} is on the signed allow-list, but runs code of its own ({reasons}), "
+                "and this node has no isolated process for such code",
+                remedy="Publish it with plain configs; running code in isolation is not part of this version",
+            )
         raise Untrusted(
-            f"the bundle {bundle.name} is not declarative: " + "; ".join(map(str, objections[:5])),
-            remedy="Only plain configs run here; bundles that run code of their own wait for isolation, "
-            "which this version does not have, even when they are on the signed allow-list",
+            f"the bundle {bundle.name} is not declarative: {reasons}",
+            remedy="Ask its author for plain configs; only those run without an administrator's signature",
         )
     weights.check(weights.find(bundle.root, declaration)[0])
 
@@ -211,13 +222,13 @@ def pipeline(bundle: Bundle) -> Pipeline:
     def run(volume: Volume, settings: BaseModel, *, device: str = "cpu", progress: Progress = silent) -> Findings:
         from pipelines.model import run as through
 
-        return through(resident(bundle.root, bundle.digest, device), volume, settings, progress)
+        return through(resident(bundle.root, bundle.name, bundle.digest, device), volume, settings, progress)
 
     return Pipeline(spec=spec(bundle), runner=run)
 
 
 @lru_cache(maxsize=2)
-def resident(root: Path, digest: str, device: str) -> "Model":
+def resident(root: Path, name: str, digest: str, device: str) -> "Model":
     """A bundle's network in memory, kept for the next volume; the tree must still be the one that was judged.
 
     Raises:  Untrusted
@@ -226,9 +237,9 @@ def resident(root: Path, digest: str, device: str) -> "Model":
 
     if trust.digest(root) != digest:
         raise Untrusted(
-            f"the files of {root.name} are not those that were installed", remedy="Remove the bundle and add it again"
+            f"the files of {name} are not those that were installed", remedy="Remove the bundle and add it again"
         )
-    return load(read(root, digest=digest), device)
+    return load(read(root, digest=digest, name=name), device)
 
 
 def _needs(bundle: Bundle) -> Iterator[str]:

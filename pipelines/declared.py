@@ -67,6 +67,13 @@ class Step:
         made = getattr(importlib.import_module(self.module), self.name + "d" * self.keyed)
         return made(**{**DEFAULTS.get(self.name, {}), **self.arguments, **changes})
 
+    def lenient(self) -> Any:
+        """The transform, passing over keys that are not there, such as labels that nobody gives."""
+        transform = self.build()
+        if hasattr(transform, "allow_missing_keys"):
+            transform.allow_missing_keys = True
+        return transform
+
 
 @dataclass(frozen=True, slots=True)
 class Dropped:

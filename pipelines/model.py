@@ -309,7 +309,7 @@ def _polished(steps: Sequence[Step], values: NDArray[Any]) -> NDArray[Any]:
 
 def _applied(step: Step, values: Tensor) -> Tensor:
     """One step on the network's answer."""
-    found = step.build(allow_missing_keys=True)({ending.PRED: values})[ending.PRED]
+    found = step.lenient()({ending.PRED: values})[ending.PRED]
     return found.as_tensor() if isinstance(found, MetaTensor) else torch.as_tensor(found)
 
 

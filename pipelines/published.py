@@ -80,8 +80,8 @@ class Chain:
 
 def chain(key: str, before: Sequence[Step], after: Sequence[Step]) -> Chain:
     """Builds a chain's transforms; what a step would do to labels that nobody gave is left out."""
-    built = [(step, None if step.name == "Invert" else step.build(allow_missing_keys=True)) for step in after]
-    return Chain(key, Compose([step.build(allow_missing_keys=True) for step in before]), tuple(built))
+    built = [(step, None if step.name == "Invert" else step.lenient()) for step in after]
+    return Chain(key, Compose([step.lenient() for step in before]), tuple(built))
 
 
 def of_volume(array: NDArray[Any], affine_ras: NDArray[np.float64]) -> MetaTensor:

@@ -80,7 +80,9 @@ def _walk(root: Path) -> Iterator[Path]:
         raise Untrusted(f"{root.name} is not a folder", remedy="Give a bundle's folder or its zip file")
     count, folders = 0, [root]
     while folders:
-        for entry in os.scandir(folders.pop()):
+        with os.scandir(folders.pop()) as listing:
+            entries = list(listing)
+        for entry in entries:
             count += 1
             if count > MAX_FILES:
                 raise Untrusted("the bundle has too many files", remedy=f"A bundle has at most {MAX_FILES} files")

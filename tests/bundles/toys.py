@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def config(
     **more: Any,
 ) -> Config:
     """An inference config in the conventions of the Model Zoo."""
-    return {
+    written = {
         "imports": ["$import glob", "$import os"],
         "bundle_root": ".",
         "output_dir": "$@bundle_root + '/eval'",
@@ -99,6 +100,7 @@ def config(
         "run": ["$@evaluator.run()"],
         **more,
     }
+    return deepcopy(written)
 
 
 def metadata(names: Mapping[int, str] | Sequence[str], *, form: str = "segmentation", **image: Any) -> Config:
@@ -122,12 +124,23 @@ def metadata(names: Mapping[int, str] | Sequence[str], *, form: str = "segmentat
     }
 
 
-def save(folder: Path, written: Config, described: Config, *, seed: int = 3, gain: float = 1.0) -> Path:
-    """A bundle with random weights; `gain` makes the network's answers vary."""
+def save(
+    folder: Path,
+    written: Config,
+    described: Config,
+    *,
+    seed: int = 3,
+    gain: float = 1.0,
+    network: torch.nn.Module | None = None,
+) -> Path:
+    """A bundle with random weights, or those of a network; `gain` makes its answers vary."""
     (folder / "configs").mkdir(parents=True)
     (folder / "models").mkdir()
     (folder / "configs" / "inference.json").write_text(json.dumps(written, indent=1))
     (folder / "configs" / "metadata.json").write_text(json.dumps(described, indent=1))
+    if network is not None:
+        torch.save(network.state_dict(), folder / "models" / "model.pt")
+        return folder
     network = built(folder)
     generator = torch.Generator().manual_seed(seed)
     state = network.state_dict()
