@@ -40,8 +40,8 @@ def chest(data: Path, pacs_and_node: tuple[Orthanc, RunningNode]) -> str:
 
 def forward(pacs: Orthanc, study: str) -> None:
     """Let Orthanc send the study, as its users do."""
-    api = OrthancApi(f"http://127.0.0.1:{pacs.http_port}")
-    RemoteModality(api, "isocenter").store({"Resources": [study], "Synchronous": True, "Timeout": 60})
+    with OrthancApi(f"http://127.0.0.1:{pacs.http_port}", timeout=120) as api:
+        RemoteModality(api, "isocenter").store({"Resources": [study], "Synchronous": True, "Timeout": 60})
 
 
 @pytest.fixture(scope="module")
