@@ -199,6 +199,14 @@ def retry(
     )
 
 
+def set_aside(connection: Connection, held: Job, *, reason: str, problem: str) -> bool:
+    """The job waits for a person, and is held for this reason; False when it is no longer this worker's."""
+    why = {"reason": reason, "problem": problem}
+    if not _move(connection, Event.RETRY, _fence(held), **REST, **why):
+        return False
+    return bool(_move(connection, Event.HOLD, job.c.id == held.id, **why))
+
+
 def give_up(connection: Connection, held: Job, *, reason: str, problem: str) -> bool:
     """The job has failed for this reason; False when it is no longer this worker's."""
     return bool(
@@ -397,7 +405,8 @@ def _queued_for(destination: str) -> ColumnElement[bool]:
 
 def _like(one: Job) -> ColumnElement[bool]:
     """Same work whatever the run."""
-    names = ("lane", "pixels_digest", "pipeline", "pipeline_version", "settings_digest", "result_set_id", "destination")
+    names = ("lane", "pixels_digest", "identity_digest", "pipeline", "pipeline_version", "settings_digest",
+             "result_set_id", "destination")  # fmt: skip
     return and_(*(job.c[name].is_not_distinct_from(getattr(one, name)) for name in names))
 
 

@@ -1,8 +1,8 @@
 """Ways out: one file each, found by listing this folder; nothing is registered by hand.
 
-A destination kind is a module that exports `Settings` (its form), `send`, `confirm` and `echo`. Sending is per
-instance: an instance that is refused gives a Receipt that says so, only a far side that cannot be reached raises. What
-was sent is then read back, as far as the far side can be asked.
+A destination kind is a module that exports `Settings` (its form), `look`, `send`, `confirm` and `echo`. Sending is per
+instance: an instance that is refused gives a Receipt that says so, only a far side that cannot be reached raises. As
+far as it can be asked, it is looked at before, for whose study it has there, and read back after.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field
 
 from dicom_sr.problem import Problem
 from router.config import Section
-from router.domain.delivery import Outgoing, Receipt
+from router.domain.delivery import Outgoing, Receipt, Subject
 
 
 class UnknownDestinationKind(Problem):
@@ -98,6 +98,15 @@ class Confirm(Protocol):
     ) -> frozenset[str] | None: ...
 
 
+class Look(Protocol):
+    """What the far side has of this study and source instance; None where it cannot be asked.
+
+    Raises:  Unreachable
+    """
+
+    def __call__(self, settings: Destination, subject: Subject, context: Context) -> Subject | None: ...
+
+
 class Echo(Protocol):
     """Returns when the far side answers.
 
@@ -114,6 +123,7 @@ class Kind:
     settings: type[Destination]
     send: Send
     confirm: Confirm
+    look: Look
     echo: Echo
 
 
@@ -133,4 +143,4 @@ def find(name: str) -> Kind:
             f"there is no destination kind {name!r}", remedy=f"Choose one of: {', '.join(names())}"
         )
     module = importlib.import_module(f"{__name__}.{name}")
-    return Kind(settings=module.Settings, send=module.send, confirm=module.confirm, echo=module.echo)
+    return Kind(settings=module.Settings, send=module.send, confirm=module.confirm, look=module.look, echo=module.echo)

@@ -33,6 +33,7 @@ class HttpDestination(Destination):
     certificate_file: Path | None = Field(None, description="Our client certificate, PEM")
     key_file: Path | None = Field(None, description="Its private key, PEM; default: in certificate_file")
     ca_file: Path | None = Field(None, description="Certificates that we trust there, PEM; default: the system's")
+    same_study: bool = Field(True, description="Ask whose study it has, before sending")
 
     @model_validator(mode="after")
     def one_identity(self) -> "HttpDestination":

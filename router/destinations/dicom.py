@@ -3,7 +3,7 @@
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,7 +23,7 @@ from pynetdicom.status import code_to_category
 from dicom_sr.transcode import CannotTranscode, to_implicit
 from router.config import AETitle, Port
 from router.destinations import Context, Destination, Interrupted, Rejected, Unreachable
-from router.domain.delivery import Outgoing, Receipt, Verdict, judge, name_of
+from router.domain.delivery import Outgoing, Receipt, Subject, Verdict, judge, name_of
 
 MOST_CONTEXTS = 128
 """Presentation contexts that one association can have: odd numbers of one byte (PS3.8 9.3.2.2)."""
@@ -42,6 +42,7 @@ class Settings(Destination):
     host: str = Field(min_length=1, description="Its name or address")
     port: Port = Field(description="Its TCP port")
     calling_ae_title: AETitle | None = Field(None, description="What we call ourselves there; default: as everywhere")
+    same_study: bool = Field(True, description="Ask by C-FIND, where it takes that, whose study it has, before sending")
     read_back: bool = Field(True, description="Ask by C-FIND, where it takes that, whether what was sent is there")
     answers: dict[Status, Verdict] = Field(
         {}, description="What one exact status means there, as in C001: never; others as the standard says"
@@ -83,36 +84,82 @@ def send(
                 yield answer(settings, association, one, message_id % 65536, originator=originator)
 
 
+def look(settings: Settings, subject: Subject, context: Context) -> Subject | None:
+    """What C-FIND shows of the study and of the source instance; None where it takes no C-FIND of us.
+
+    Raises:  Unreachable
+    """
+    if not settings.same_study:
+        return None
+    with asking(settings, context) as association:
+        study = ask(settings, association, "STUDY", subject, PatientID="", AccessionNumber="")
+        image = ask(settings, association, "IMAGE", subject, SOPInstanceUID=subject.sop_instance_uid or "")
+    if study is None or image is None:
+        return None
+    there = study[0] if study else Dataset()
+    shown = {str(one.get("SOPInstanceUID", "")) for one in image}
+    return replace(
+        subject,
+        sop_instance_uid=subject.sop_instance_uid if subject.sop_instance_uid in shown else None,
+        patient_id=str(there.get("PatientID") or ""),
+        accession_number=str(there.get("AccessionNumber") or ""),
+    )
+
+
 def confirm(settings: Settings, outgoing: Sequence[Outgoing], context: Context) -> frozenset[str] | None:
     """Those that C-FIND shows in their study and series; None where it takes no C-FIND of us, or is not to be asked.
 
     Raises:  Unreachable
-    Source:  PS3.4 C.6.2 (Study Root Query/Retrieve Information Model)
     """
     if not settings.read_back or not outgoing:
         return None
-    found: set[str] = set()
+    shown: set[str] = set()
+    with asking(settings, context) as association:
+        for study, series in dict.fromkeys((item.study_instance_uid, item.series_instance_uid) for item in outgoing):
+            subject = Subject(
+                study_instance_uid=study,
+                series_instance_uid=series,
+                sop_instance_uid=None,
+                patient_id="",
+                accession_number="",
+            )
+            found = ask(settings, association, "IMAGE", subject, SOPInstanceUID="")
+            if found is None:
+                return None
+            shown.update(str(one.get("SOPInstanceUID", "")) for one in found)
+    return frozenset(shown & {item.sop_instance_uid for item in outgoing})
+
+
+@contextmanager
+def asking(settings: Settings, context: Context) -> Iterator[Association | None]:
+    """An association for C-FIND, or None where none is to be had.
+
+    Raises:  Unreachable
+    Source:  PS3.4 C.6.2 (Study Root Query/Retrieve Information Model)
+    """
     try:
         with associated(settings, [build_context(StudyRootQueryRetrieveInformationModelFind)], context) as association:
-            for series in dict.fromkeys((item.study_instance_uid, item.series_instance_uid) for item in outgoing):
-                there = shown(settings, association, *series) if association.is_established else None
-                if there is None:
-                    return None
-                found.update(there)
+            yield association if association.is_established else None
     except Rejected:
-        return None
-    return frozenset(found & {item.sop_instance_uid for item in outgoing})
+        yield None
 
 
-def shown(settings: Settings, association: Association, study_uid: str, series_uid: str) -> list[str] | None:
-    """SOPInstanceUIDs of the series that C-FIND gives; None where it answers that it cannot.
+def ask(
+    settings: Settings, association: Association | None, level: str, subject: Subject, **keys: str
+) -> list[Dataset] | None:
+    """What C-FIND shows at this level; None where it cannot be asked, or answers that it cannot say.
 
     Raises:  Interrupted
     """
+    if association is None:
+        return None
     query = Dataset()
-    query.QueryRetrieveLevel = "IMAGE"
-    query.StudyInstanceUID, query.SeriesInstanceUID, query.SOPInstanceUID = study_uid, series_uid, ""
-    found: list[str] = []
+    query.QueryRetrieveLevel, query.StudyInstanceUID = level, subject.study_instance_uid
+    if level == "IMAGE":
+        query.SeriesInstanceUID = subject.series_instance_uid
+    for keyword, value in keys.items():
+        setattr(query, keyword, value)
+    found: list[Dataset] = []
     for status, identifier in association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind):
         if "Status" not in status:
             raise Interrupted(
@@ -121,8 +168,8 @@ def shown(settings: Settings, association: Association, study_uid: str, series_u
             )
         if code_to_category(status.Status) not in (STATUS_PENDING, STATUS_SUCCESS):
             return None
-        if identifier is not None and "SOPInstanceUID" in identifier:
-            found.append(str(identifier.SOPInstanceUID))
+        if identifier is not None:
+            found.append(identifier)
     return found
 
 

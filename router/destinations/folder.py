@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from router.destinations import Context, Destination, Unreachable
-from router.domain.delivery import Outgoing, Receipt, Verdict
+from router.domain.delivery import Outgoing, Receipt, Subject, Verdict
 
 
 class Settings(Destination):
@@ -50,6 +50,10 @@ def confirm(settings: Settings, outgoing: Sequence[Outgoing], context: Context) 
         if (there := settings.path / f"{item.sop_instance_uid}.dcm").is_file()
         and filecmp.cmp(item.path, there, shallow=False)
     )
+
+
+def look(settings: Settings, subject: Subject, context: Context) -> None:
+    """A folder knows no studies."""
 
 
 def put(source: Path, name: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import httpx
@@ -10,7 +11,7 @@ from pyorthanc import Orthanc
 
 from router.destinations import Context, Unreachable
 from router.destinations._http import HttpDestination, admitted, auth, judge, reached, said, timeout, trust
-from router.domain.delivery import Outgoing, Receipt, Verdict
+from router.domain.delivery import Outgoing, Receipt, Subject, Verdict
 
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 """What Orthanc allows as a label."""
@@ -47,20 +48,46 @@ def label(settings: Settings, web: Orthanc, study: str) -> None:
             web.put_studies_id_labels_label(study, name)
 
 
+def look(settings: Settings, subject: Subject, context: Context) -> Subject | None:
+    """What its index has of the study and of the source instance.
+
+    Raises:  Unreachable, Rejected, UnreadableSecret
+    """
+    if not settings.same_study:
+        return None
+    query = {"Level": "Study", "Query": {"StudyInstanceUID": subject.study_instance_uid}, "Expand": True}
+    with client(settings, context) as web, reached(settings):
+        response = web.post(f"{settings.base}/tools/find", json=query)
+        there = has(settings, web, subject.sop_instance_uid or "")
+    if not response.is_success:
+        return None
+    study: dict[str, dict[str, str]] = next(iter(response.json()), {"MainDicomTags": {}, "PatientMainDicomTags": {}})
+    return replace(
+        subject,
+        sop_instance_uid=subject.sop_instance_uid if there else None,
+        patient_id=study["PatientMainDicomTags"].get("PatientID", ""),
+        accession_number=study["MainDicomTags"].get("AccessionNumber", ""),
+    )
+
+
+def has(settings: Settings, web: Orthanc, sop_instance_uid: str) -> bool:
+    """Whether its index has this instance.
+
+    Raises:  Unreachable, Rejected
+    """
+    with reached(settings):
+        response = web.post(f"{settings.base}/tools/lookup", content=sop_instance_uid)
+    admitted(settings, response)
+    return response.is_success and any(one["Type"] == "Instance" for one in response.json())
+
+
 def confirm(settings: Settings, outgoing: Sequence[Outgoing], context: Context) -> frozenset[str]:
     """Those that its index has as instances.
 
     Raises:  Unreachable, Rejected, UnreadableSecret
     """
-    found = set()
     with client(settings, context) as web:
-        for item in outgoing:
-            with reached(settings):
-                response = web.post(f"{settings.base}/tools/lookup", content=item.sop_instance_uid)
-            admitted(settings, response)
-            if response.is_success and any(one["Type"] == "Instance" for one in response.json()):
-                found.add(item.sop_instance_uid)
-    return frozenset(found)
+        return frozenset(item.sop_instance_uid for item in outgoing if has(settings, web, item.sop_instance_uid))
 
 
 def echo(settings: Settings, context: Context) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Literal
 from uuid import uuid4
 
@@ -11,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from router.destinations import Context, Unreachable
 from router.destinations._http import HttpDestination, admitted, auth, judge, reached, said, timeout, trust
-from router.domain.delivery import Outgoing, Receipt, Verdict, name_of
+from router.domain.delivery import Outgoing, Receipt, Subject, Verdict, name_of
 from router.domain.delivery import judge as judge_status
 
 JSON = "application/dicom+json"
@@ -46,25 +47,56 @@ def send(settings: Settings, outgoing: Sequence[Outgoing], context: Context) -> 
             yield receipt(item, response)
 
 
+def look(settings: Settings, subject: Subject, context: Context) -> Subject | None:
+    """What a search shows of the study and of the source instance; None where it cannot be asked.
+
+    Raises:  Unreachable, Rejected, UnreadableSecret
+    """
+    if not settings.same_study:
+        return None
+    study, series = subject.study_instance_uid, subject.series_instance_uid
+    with client(settings, context) as web:
+        studies = search(settings, web, "studies", StudyInstanceUID=study)
+        images = search(settings, web, f"studies/{study}/series/{series}/instances")
+    if studies is None or images is None:
+        return None
+    there = studies[0] if studies else Dataset()
+    shown = {str(one.get("SOPInstanceUID", "")) for one in images}
+    return replace(
+        subject,
+        sop_instance_uid=subject.sop_instance_uid if subject.sop_instance_uid in shown else None,
+        patient_id=str(there.get("PatientID") or ""),
+        accession_number=str(there.get("AccessionNumber") or ""),
+    )
+
+
 def confirm(settings: Settings, outgoing: Sequence[Outgoing], context: Context) -> frozenset[str] | None:
     """Those that a search shows in their study and series; None where it cannot be asked.
 
     Raises:  Unreachable, Rejected, UnreadableSecret
-    Source:  PS3.18 10.6 (Search Transaction)
     """
-    found: set[str] = set()
+    shown: set[str] = set()
     with client(settings, context) as web:
         for study, series in dict.fromkeys((item.study_instance_uid, item.series_instance_uid) for item in outgoing):
-            with reached(settings):
-                response = web.get(
-                    f"{settings.base}/studies/{study}/series/{series}/instances", headers={"Accept": JSON}
-                )
-            if response.status_code in (204, 404):
-                continue
-            if not response.is_success:
+            found = search(settings, web, f"studies/{study}/series/{series}/instances")
+            if found is None:
                 return None
-            found.update(str(one.get("SOPInstanceUID", "")) for one in datasets(response))
-    return frozenset(found & {item.sop_instance_uid for item in outgoing})
+            shown.update(str(one.get("SOPInstanceUID", "")) for one in found)
+    return frozenset(shown & {item.sop_instance_uid for item in outgoing})
+
+
+def search(settings: Settings, web: httpx.Client, resource: str, **keys: str) -> list[Dataset] | None:
+    """What a search shows; None where it cannot be asked.
+
+    Raises:  Unreachable, Rejected
+    Source:  PS3.18 10.6 (Search Transaction)
+    """
+    with reached(settings):
+        response = web.get(f"{settings.base}/{resource}", params=keys, headers={"Accept": JSON})
+    admitted(settings, response)
+    if response.status_code in (204, 404):
+        return []
+    return datasets(response) if response.is_success else None
 
 
 def echo(settings: Settings, context: Context) -> None:

@@ -1,7 +1,7 @@
 """What leaves and what the far side says to it: pure nouns, and one table that tells a later try from a refusal."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -53,6 +53,29 @@ class Outgoing:
     path: Path
     study_instance_uid: str = ""
     series_instance_uid: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What a result set is about, as we know it or as a destination does; whom it names stays out of logs.
+
+    `sop_instance_uid` is an instance of the source series; None where the far side does not have it.
+    """
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str | None
+    patient_id: str = field(repr=False)
+    accession_number: str = field(repr=False)
+
+
+def contradictions(ours: Subject, theirs: Subject) -> tuple[str, ...]:
+    """Attributes in which a destination's study is another's; outer blanks are not significant."""
+    pairs = (
+        ("PatientID", ours.patient_id, theirs.patient_id),
+        ("AccessionNumber", ours.accession_number, theirs.accession_number),
+    )
+    return tuple(keyword for keyword, mine, other in pairs if mine.strip() != other.strip())
 
 
 DUPLICATE = 0x0111

@@ -13,19 +13,32 @@ from sqlalchemy import Connection
 
 from dicom_sr.problem import Problem
 from router import destinations, rulebook
-from router.db import audit, receipts, results, revisions
+from router.db import audit, instances, jobs, receipts, results, revisions, studies
 from router.db.engine import reading, writing
 from router.destinations import Context, Destination, Kind
-from router.domain.delivery import DUPLICATE, Outgoing, Receipt, Verdict
+from router.domain.delivery import DUPLICATE, Outgoing, Receipt, Subject, Verdict, contradictions
 from router.domain.job import Job, Lane, Outcome
 from router.node import Node
-from router.work.loop import Ending, InHand, Loop
+from router.work.loop import Ending, ForPerson, InHand, Loop
 
 log = structlog.get_logger()
 
 LEASE_S = 60.0
+PATIENCE = 8
+"""Attempts during which images that are not there yet may still come: with the usual settings ten minutes."""
+
 SLOTS = 8
 """Destinations that are served at once; each gets one delivery at a time."""
+
+
+class NotYet(Problem):
+    """The far side does not have the images yet that the results are about."""
+
+    retryable = True
+
+
+class OtherStudy(ForPerson):
+    """The far side has no such study, or has it as another patient's or another order's."""
 
 
 class NotTaken(Problem):
@@ -89,9 +102,12 @@ class Errand:
 def deliver(node: Node, hand: InHand) -> Ending:
     """Send what the destination does not have yet, and see that it is there.
 
-    Raises:  Unreachable, Rejected, NotTaken, NotThere, Refused, NoSuchDestination, NothingToSend, Lost
+    Raises:  Unreachable, Rejected, NotYet, OtherStudy, NotTaken, NotThere, Refused, NoSuchDestination, NothingToSend,
+             Lost
     """
     errand = errand_of(node, hand.job)
+    if not errand.taken and hand.job.problem != OtherStudy.__name__:  # a person who releases it has seen to that
+        look(node, errand)
     send(node, hand, errand)
     seen = read_back(node, errand)
     return Ending(outcome=Outcome.DELIVERED, record=lambda connection: note(connection, errand, seen))
@@ -128,6 +144,60 @@ def errand_of(node: Node, job: Job) -> Errand:
         ),
         kinds={item.sop_instance_uid: item.kind for item in objects},
         taken=taken,
+    )
+
+
+def look(node: Node, errand: Errand) -> None:
+    """Go on when the destination has the study that the results are about, under the same identity, or cannot say.
+
+    Raises:  Unreachable, Rejected, NotYet, OtherStudy
+    """
+    ours = subject_of(node, errand.job)
+    theirs = None if ours is None else errand.way.look(errand.destination, ours, errand.context)
+    if ours is None or theirs is None:
+        return
+    where = f"destination {errand.destination.name}"
+    if theirs.sop_instance_uid is None:
+        said = f"{where} does not have the images that the results are about"
+        if errand.job.attempt < PATIENCE:
+            raise NotYet(said, remedy="It is asked again; the delivery goes on by itself once they are there")
+        raise OtherStudy(said, remedy=f"Send them there, then `isocenter jobs release {errand.job.id}`")
+    differing = contradictions(ours, theirs)
+    if differing:
+        with writing(node.engine) as connection:
+            receipts.write(connection, errand.job.id, shown(ours, theirs))
+        raise OtherStudy(
+            f"{where} has this study with another {' and '.join(differing)}",
+            remedy=f"`isocenter jobs show {errand.job.id}` shows both. Correct the wrong one, then release the job",
+        )
+
+
+def subject_of(node: Node, job: Job) -> Subject | None:
+    """What the set is about: its study, and one instance of the series that was read; None where we have neither."""
+    with reading(node.engine) as connection:
+        study = studies.find(connection, job.study_instance_uid)
+        found = results.find_set(connection, job.result_set_id or 0)
+        made_by = jobs.find(connection, found.job_id) if found else None
+        series = (made_by.series_instance_uid if made_by else None) or ""
+        rows = instances.of_series(connection, job.study_instance_uid, series)
+    if study is None or not rows:
+        return None
+    return Subject(
+        study_instance_uid=study.study_instance_uid,
+        series_instance_uid=series,
+        sop_instance_uid=rows[0].sop_instance_uid,
+        patient_id=study.patient.patient_id,
+        accession_number=study.patient.accession_number,
+    )
+
+
+def shown(ours: Subject, theirs: Subject) -> Receipt:
+    """Both identities, for a person; a receipt is shown and never logged."""
+    return Receipt(
+        sop_instance_uid=ours.sop_instance_uid or "",
+        verdict=Verdict.NEVER,
+        detail=f"here PatientID {ours.patient_id!r}, AccessionNumber {ours.accession_number!r}; "
+        f"there {theirs.patient_id!r}, {theirs.accession_number!r}",
     )
 
 

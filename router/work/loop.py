@@ -46,6 +46,10 @@ class Lost(Problem):
     """The job in hand is no longer ours: cancelled, superseded or claimed by another after its lease ran out."""
 
 
+class ForPerson(Problem):
+    """Only a person can say how this job is to go on: it is held, and goes on when it is released."""
+
+
 def nothing(connection: Connection) -> None:
     """Nothing to record."""
 
@@ -213,9 +217,12 @@ class Loop:
         wait = wait_s(held.attempt, first_s=first, cap_s=self.retry_cap_s, chance=random())
         spent = held.attempt - free
         where = [] if isinstance(error, Problem) else places(error)
+        aside = isinstance(error, ForPerson)
         try:
             with writing(self.node.engine) as connection:
-                if final:
+                if aside:
+                    moved = jobs.set_aside(connection, held, reason=reason, problem=name)
+                elif final:
                     moved = jobs.give_up(connection, held, reason=reason, problem=name)
                 else:
                     moved = jobs.retry(connection, held, wait_s=wait, reason=reason, problem=name, attempt=spent)
@@ -226,6 +233,8 @@ class Loop:
             return
         if not moved:
             log.warning("job.lost")
+        elif aside:
+            log.error("job.held", problem=name, reason=reason)
         elif final:
             log.error("job.failed", problem=name, reason=reason, where=where)
         else:

@@ -26,20 +26,27 @@ def site(tmp_path: Path) -> Iterator[Site]:
     close_site(made)
 
 
-def produce(site: Site, *destinations: str, number: int = 0, max_attempts: int = 20) -> list[int]:
+def produce(
+    site: Site,
+    *destinations: str,
+    number: int = 0,
+    max_attempts: int = 20,
+    study: str = "1.2.3",
+    series: str = "1.2.3.4",
+) -> list[int]:
     """Put a finished result set of two objects into the store and order its deliveries; their jobs."""
-    work: dict[str, Any] = {"study_instance_uid": "1.2.3", "generation": 1, "priority": 50}
+    work: dict[str, Any] = {"study_instance_uid": study, "generation": 1, "priority": 50}
     with writing(site.node.engine) as connection:
         made, _ = jobs.add_inference(
-            connection, series_instance_uid="1.2.3.4", pixels_digest=f"aa{number}", pipeline="ct_lung",
+            connection, series_instance_uid=series, pixels_digest=f"aa{number}", pipeline="ct_lung",
             pipeline_version="1.0", weights_digest=None, settings={}, settings_digest="bb", max_attempts=3, **work,
         )  # fmt: skip
         held = jobs.claim(connection, Lane.INFER, "test", 60)
         assert held is not None
         assert held.id == made
         jobs.finish(connection, held, Outcome.RESULT)
-        set_id = results.add_set(connection, job_id=made, profile="{}", study_instance_uid="1.2.3", generation=1)
-        for ordinal, item in enumerate(result_set(site.folder)):
+        set_id = results.add_set(connection, job_id=made, profile="{}", study_instance_uid=study, generation=1)
+        for ordinal, item in enumerate(result_set(site.folder, study=study)):
             content = item.path.read_bytes()
             results.add(
                 connection,

@@ -13,13 +13,18 @@ from router.domain.delivery import Outgoing
 
 
 def image(
-    folder: Path, *, sop_class_uid: str = CTImageStorage, syntax: str = ExplicitVRLittleEndian, series: str = "1.2.3.5"
+    folder: Path,
+    *,
+    sop_class_uid: str = CTImageStorage,
+    syntax: str = ExplicitVRLittleEndian,
+    study: str = "1.2.3",
+    series: str = "1.2.3.5",
 ) -> Outgoing:
     """A file of 16 x 16 pixels, with a sequence, a private element and values of odd form."""
     uid = generate_uid()
     dataset = Dataset()
     dataset.SOPClassUID, dataset.SOPInstanceUID = UID(sop_class_uid), uid
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2.3", series
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, series
     dataset.PatientName, dataset.PatientID = "SECRET^PATIENT", "4711"
     dataset.SliceThickness = "0.50000"
     item = Dataset()
@@ -41,7 +46,7 @@ def image(
         sop_class_uid=str(sop_class_uid),
         sop_instance_uid=str(uid),
         path=path,
-        study_instance_uid="1.2.3",
+        study_instance_uid=study,
         series_instance_uid=series,
     )
 
@@ -55,6 +60,9 @@ def big_endian(dataset: Dataset) -> bytes:
         return big.read_bytes()
 
 
-def result_set(folder: Path) -> list[Outgoing]:
+def result_set(folder: Path, *, study: str = "1.2.3") -> list[Outgoing]:
     """Two objects of different classes, in the order of sending."""
-    return [image(folder, sop_class_uid=SegmentationStorage), image(folder, series="1.2.3.6")]
+    return [
+        image(folder, sop_class_uid=SegmentationStorage, study=study),
+        image(folder, series="1.2.3.6", study=study),
+    ]

@@ -56,13 +56,15 @@ class Archive:
 
     def find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
         self.found += 1
-        for uid in self.kept if self.found > self.blind else ():
-            one, query = self.dataset(uid), event.identifier
-            if (one.StudyInstanceUID, one.SeriesInstanceUID) == (query.StudyInstanceUID, query.SeriesInstanceUID):
+        query = event.identifier
+        keys = {element.keyword for element in query} - {"QueryRetrieveLevel"}
+        for uid in list(self.kept) if self.found > self.blind else ():
+            one = self.dataset(uid)
+            if all(query[key].value in ("", None, one.get(key)) for key in keys):
                 answer = Dataset()
-                answer.QueryRetrieveLevel = "IMAGE"
-                answer.StudyInstanceUID, answer.SeriesInstanceUID = query.StudyInstanceUID, query.SeriesInstanceUID
-                answer.SOPInstanceUID = uid
+                answer.QueryRetrieveLevel = query.QueryRetrieveLevel
+                for key in keys:
+                    setattr(answer, key, one.get(key))
                 yield 0xFF00, answer
 
     def dataset(self, uid: str) -> Dataset:

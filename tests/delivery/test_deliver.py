@@ -4,20 +4,23 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from pydicom import dcmread
+from pydicom import DataElement, dcmread
+from pydicom.datadict import tag_for_keyword
+from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import CTImageStorage  # type: ignore[attr-defined]
 from structlog.testing import capture_logs
 
 from router.db import jobs
 from router.db.engine import writing
 from router.domain.job import Lane, Outcome, State
-from router.work import circuit
+from router.work import circuit, deliver
 from router.work.circuit import Circuits
 from tests.conftest import component, until
 from tests.delivery.conftest import delivering, pacs, produce
 from tests.delivery.scp import Archive, aborts, archive
 from tests.servers import free_port, orthanc
-from tests.work.site import Site, close_site, open_site
+from tests.work.site import SERIES, STUDY, Site, close_site, open_site
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
@@ -250,6 +253,83 @@ def test_a_duplicate_that_nobody_can_see_is_a_refusal(site: Site, finds: bool) -
         with delivering(site):
             job = site.ended(delivery)
     assert (job.state, job.problem) == (State.FAILED, "Refused")
+
+
+def hold_source(site: Site, far: Archive, **identity: str) -> None:
+    """Give the archive the source series, as its own records have the patient."""
+    for path in sorted((site.folder / "scan").iterdir()):
+        dataset = dcmread(path)
+        dataset.update({tag_for_keyword(keyword): DataElement(keyword, "LO", v) for keyword, v in identity.items()})
+        far.kept[dataset.SOPInstanceUID] = encode(dataset, False, True)
+        far.syntaxes[dataset.SOPInstanceUID] = ExplicitVRLittleEndian
+
+
+def test_a_set_goes_where_its_images_are_under_the_same_patient_and_order(site: Site) -> None:
+    site.receive()
+    with archive(finds=True) as far:
+        hold_source(site, far)
+        site.destinations(pacs(far))
+        (delivery,) = produce(site, "pacs", study=STUDY, series=SERIES)
+        with delivering(site):
+            assert site.ended(delivery).attempt == 1
+    assert far.asked == uids(site, delivery)
+
+
+@pytest.mark.parametrize("keyword", ["PatientID", "AccessionNumber"])
+def test_a_set_for_another_patient_or_order_is_held_and_both_are_shown(
+    site: Site, keyword: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    site.receive()
+    with archive(finds=True) as far:
+        hold_source(site, far, **{keyword: "SECRET"})
+        site.destinations(pacs(far))
+        (delivery,) = produce(site, "pacs", study=STUDY, series=SERIES)
+        with delivering(site):
+            until(lambda: site.job(delivery).state is State.HELD, what="the hold")
+            job = site.job(delivery)
+            assert far.asked == []
+            assert f"destination pacs has this study with another {keyword}. " in (job.reason or "")
+            (both,) = site.receipts(delivery)
+            assert "here PatientID 'PH0001', AccessionNumber 'ACC1'" in both["detail"]
+            assert "'SECRET'" in both["detail"]
+            with writing(site.node.engine) as connection:
+                jobs.release(connection, delivery, who="anna")
+            site.node.bell.ring(Lane.DELIVER)
+            assert site.ended(delivery).outcome is Outcome.DELIVERED
+    out = capfd.readouterr()
+    assert not [word for word in ("SECRET", "PH0001", "ACC1") if word in out.out + out.err + (job.reason or "")]
+
+
+def test_a_set_waits_for_its_images_and_goes_when_they_are_there(site: Site) -> None:
+    site.receive()
+    with archive(finds=True) as far:
+        site.destinations(pacs(far))
+        (delivery,) = produce(site, "pacs", study=STUDY, series=SERIES)
+        with delivering(site):
+            until(lambda: site.job(delivery).problem == "NotYet", what="the first look")
+            hold_source(site, far)
+            assert site.ended(delivery).outcome is Outcome.DELIVERED
+
+
+def test_a_set_whose_images_never_come_is_held(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deliver, "PATIENCE", 2)
+    site.receive()
+    with archive(finds=True) as far:
+        site.destinations(pacs(far))
+        (delivery,) = produce(site, "pacs", study=STUDY, series=SERIES)
+        with delivering(site):
+            until(lambda: site.job(delivery).state is State.HELD, what="the hold")
+    assert "does not have the images that the results are about" in (site.job(delivery).reason or "")
+
+
+def test_who_does_not_want_to_be_asked_is_sent_at_once(site: Site) -> None:
+    site.receive()
+    with archive(finds=True) as far:
+        site.destinations(pacs(far, same_study=False, read_back=False))
+        (delivery,) = produce(site, "pacs", study=STUDY, series=SERIES)
+        with delivering(site):
+            assert site.ended(delivery).outcome is Outcome.DELIVERED
+    assert far.found == 0
 
 
 def test_several_sets_for_one_archive_go_one_after_the_other(site: Site) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from pydicom import dcmread
 
 from router import destinations
 from router.destinations import Context, Destination, Unreachable
-from router.domain.delivery import Verdict
+from router.domain.delivery import Subject, Verdict
 from tests.conftest import component
 from tests.delivery.objects import result_set
 from tests.delivery.scp import archive
@@ -130,6 +131,23 @@ def test_what_was_sent_is_seen_there_and_nothing_else(kind: str, there: Far, tmp
     settings, _ = there
     list(destinations.find(kind).send(settings, [sent], CONTEXT))
     assert destinations.find(kind).confirm(settings, [sent, other], CONTEXT) == {sent.sop_instance_uid}
+
+
+def test_whose_study_it_has_is_said_by_whoever_can_be_asked(kind: str, there: Far, tmp_path: Path) -> None:
+    settings, _ = there
+    sent, other = result_set(tmp_path)
+    list(destinations.find(kind).send(settings, [sent], CONTEXT))
+    for item in (sent, other):
+        asked = Subject(
+            study_instance_uid="1.2.3",
+            series_instance_uid=item.series_instance_uid,
+            sop_instance_uid=item.sop_instance_uid,
+            patient_id="",
+            accession_number="",
+        )
+        seen = destinations.find(kind).look(settings, asked, CONTEXT)
+        uid = item.sop_instance_uid if item is sent else None
+        assert seen == (None if kind == "folder" else replace(asked, sop_instance_uid=uid, patient_id="4711"))
 
 
 def test_a_far_side_that_is_there_answers_its_echo(kind: str, there: Far) -> None:

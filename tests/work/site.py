@@ -61,7 +61,10 @@ class Site:
             size=len(content),
             pixel_offset=None,
             pixel_length=None,
-            header={"SeriesNumber": str(dataset.SeriesNumber), "Modality": "CT"},
+            header={
+                keyword: str(dataset.get(keyword, ""))
+                for keyword in ("SeriesNumber", "Modality", "PatientID", "AccessionNumber")
+            },
             identity_digest="identity",
             ours=False,
             association_id=None,

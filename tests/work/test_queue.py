@@ -72,7 +72,9 @@ def test_the_same_work_is_one_job_however_many_want_it(engine: Engine) -> None:
     assert (made, made_again, again) == (True, False, first)
 
 
-@pytest.mark.parametrize("changed", ["pixels_digest", "pipeline", "pipeline_version", "settings_digest", "run"])
+@pytest.mark.parametrize(
+    "changed", ["pixels_digest", "identity_digest", "pipeline", "pipeline_version", "settings_digest", "run"]
+)
 def test_other_work_is_another_job(engine: Engine, changed: str) -> None:
     first = added(engine)
     assert added(engine, **{changed: 7 if changed == "run" else "other"}) != first
@@ -122,6 +124,26 @@ def test_twenty_who_claim_twenty_jobs_each_get_their_own(engine: Engine) -> None
     with ThreadPoolExecutor(20) as pool:
         got = list(pool.map(lambda number: claimed(engine, f"w{number}"), range(20)))
     assert {held.id for held in got if held is not None} == wanted
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)  # SQLite has one writer at a time
+def test_who_claims_does_not_wait_for_another_claim_that_is_not_committed_yet(engine: Engine) -> None:
+    first, second = added(engine, pixels_digest="1"), added(engine, pixels_digest="2")
+    with writing(engine) as connection:
+        held = jobs.claim(connection, Lane.INFER, "slow", MINUTE_S)
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(claimed, engine).result(timeout=10)
+    assert held is not None
+    assert other is not None
+    assert (held.id, other.id) == (first, second)
+
+
+def test_a_job_set_aside_waits_for_a_person_with_its_reason(engine: Engine) -> None:
+    job_id = added(engine)
+    assert done(engine, jobs.set_aside, in_hand(engine), reason="another patient", problem="OtherStudy")
+    held = now(engine, job_id)
+    assert (held.state, held.reason, held.worker, held.lease_until) == (State.HELD, "another patient", None, None)
+    assert done(engine, jobs.release, job_id, who="anna").problem == "OtherStudy"
 
 
 def test_the_urgent_comes_first_then_the_one_that_came_first(engine: Engine) -> None:
