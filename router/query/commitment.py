@@ -12,14 +12,13 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from struct import pack
 
 import structlog
-from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import N_ACTION, N_EVENT_REPORT
-from pynetdicom.dsutils import encode
 from pynetdicom.presentation import build_context, build_role
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
@@ -30,7 +29,7 @@ from router.db.holdings import Holding
 from router.destinations import dicom
 from router.domain.retry import wait_s
 from router.node import Node
-from router.query.elements import Elements, UnreadableError, read
+from router.query.elements import Elements, UnreadableError, element, item, read
 from router.query.identifier import tag_of
 from router.query.peers import destination_of
 from router.query.status import CommitmentStatus, FailureReason
@@ -168,8 +167,8 @@ def _uid(elements: Elements, keyword: str) -> str:
 def _references(elements: Elements) -> tuple[Reference, ...]:
     items = elements.get(tag_of("ReferencedSOPSequence"))
     found = [
-        (_uid(item, "ReferencedSOPClassUID"), _uid(item, "ReferencedSOPInstanceUID"))
-        for item in (items if isinstance(items, list) else [])
+        (_uid(one, "ReferencedSOPClassUID"), _uid(one, "ReferencedSOPInstanceUID"))
+        for one in (items if isinstance(items, list) else [])
     ]
     return tuple(found) if all(uid for _, uid in found) else ()
 
@@ -203,8 +202,7 @@ def _notify(association: Association, context_id: int, told: Report, retrieve_ae
     request.AffectedSOPClassUID = StorageCommitmentPushModel
     request.AffectedSOPInstanceUID = StorageCommitmentPushModelInstance
     request.EventTypeID = FAILURES_EXIST if told.failed else ALL_COMMITTED
-    information = encode(_information(told, retrieve_ae_title), not explicit, True)
-    request.EventInformation = BytesIO(information or b"")
+    request.EventInformation = BytesIO(_information(told, retrieve_ae_title, explicit=explicit))
     association._reactor_checkpoint.clear()
     while association.is_alive() and not association._is_paused:
         time.sleep(0.0001)
@@ -237,21 +235,29 @@ def _confirmed(association: Association) -> bool:
             queue.put(one)
 
 
-def _information(told: Report, retrieve_ae_title: str) -> Dataset:
-    """Event Information (PS3.4 J.3.3.1.1)."""
-    information = Dataset()
-    information.TransactionUID = told.transaction_uid
-    information.RetrieveAETitle = retrieve_ae_title
-    if told.committed:
-        information.ReferencedSOPSequence = [_item(one) for one in told.committed]
-    if told.failed:
-        information.FailedSOPSequence = [_item(one, reason) for one, reason in told.failed]
-    return information
+def _information(told: Report, retrieve_ae_title: str, *, explicit: bool) -> bytes:
+    """Event Information, every UID in the form in which it came (PS3.4 J.3.3.1.1)."""
+    committed = b"".join(item(_reference(one, explicit=explicit)) for one in told.committed)
+    failed = b"".join(
+        item(_reference(one, explicit=explicit) + _element("FailureReason", "US", pack("<H", reason), explicit))
+        for one, reason in told.failed
+    )
+    return b"".join(
+        (
+            _element("RetrieveAETitle", "AE", retrieve_ae_title.encode("ascii"), explicit),
+            _element("TransactionUID", "UI", told.transaction_uid.encode("ascii", "replace"), explicit),
+            _element("FailedSOPSequence", "SQ", failed, explicit) if failed else b"",
+            _element("ReferencedSOPSequence", "SQ", committed, explicit) if committed else b"",
+        )
+    )
 
 
-def _item(reference: Reference, reason: FailureReason | None = None) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = reference
-    if reason is not None:
-        item.FailureReason = int(reason)
-    return item
+def _reference(reference: Reference, *, explicit: bool) -> bytes:
+    sop_class, uid = (part.encode("ascii", "replace") for part in reference)
+    return _element("ReferencedSOPClassUID", "UI", sop_class, explicit) + _element(
+        "ReferencedSOPInstanceUID", "UI", uid, explicit
+    )
+
+
+def _element(keyword: str, vr: str, value: bytes, explicit: bool) -> bytes:
+    return element(tag_of(keyword), vr, value, explicit=explicit)

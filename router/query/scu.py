@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from pydicom.config import IGNORE
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
@@ -27,6 +29,7 @@ from pynetdicom.sop_class import (
 
 from dicom_sr.problem import Problem
 from router.domain.query import KEYS, UNIQUE, Kind, Level, Root
+from router.query.identifier import tag_of
 from router.query.status import FindStatus, RetrieveStatus
 
 Keep = Callable[[Dataset, bytes], int]
@@ -180,10 +183,9 @@ def _identifier(keys: Mapping[str, str | Sequence[str]], level: Level) -> Datase
     for keyword, word in zip(keys, words, strict=True):
         if keyword not in KEYS:
             raise WrongQuery(f"{keyword} is no attribute that can be asked for", remedy="Write its keyword of PS3.6")
-        if KEYS[keyword].vr == "SQ":
-            setattr(identifier, keyword, [])
-        else:
-            setattr(identifier, keyword, word.split("\\") if "\\" in word else word)
+        vr = KEYS[keyword].vr
+        value: Any = [] if vr == "SQ" else word.split("\\") if "\\" in word else word
+        identifier.add(DataElement(tag_of(keyword), vr, value, validation_mode=IGNORE))  # keys may hold * ? and -
     return identifier
 
 
