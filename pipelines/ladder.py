@@ -123,7 +123,7 @@ def _smaller(tiling: Tiling) -> Tiling:
 
 
 def _two_thirds(tile: int) -> int:
-    step = next(step for step in (32, 16, 8, 4, 2, 1) if tile % step == 0)
+    step = next((step for step in (32, 16, 8, 4, 2, 1) if tile % step == 0 and step < tile), 1)
     return max(round(tile * 2 / 3 / step), 1) * step
 
 

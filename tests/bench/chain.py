@@ -1,0 +1,148 @@
+"""A whole bundle, ours beside MONAI's own, on the same weights: `python -m tests.bench.chain`.
+
+Prints a table and JSON with the time of each phase (before the network, network, after it, all), the ratios, and how
+well the labels agree. Both sides work on the volume in memory; reading and writing files is not counted. Goals: pre
+at least 4x, post 3x, the whole 3x, Dice at least 0.9999, for 2 and for 14 classes.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.bundles import toys
+from tests.bundles.toys import ARGMAX, SOFTMAX, TURN, WINDOW, inverted
+
+GOALS = {"pre": 4.0, "post": 3.0, "whole": 3.0}
+SPACE = {"_target_": "Spacingd", "keys": "image", "pixdim": [1.5, 1.5, 2.0], "mode": "bilinear"}
+
+
+def network(classes: int) -> toys.Config:
+    return {
+        "_target_": "UNet",
+        "spatial_dims": 3,
+        "in_channels": 1,
+        "out_channels": classes,
+        "channels": [8, 16, 32, 64],
+        "strides": [2, 2, 2],
+        "num_res_units": 1,
+        "norm": "batch",
+    }
+
+
+def scan(slices: int, size: int) -> Any:
+    """Smooth values on an axial grid of 0.75 x 0.75 x 2.5 mm."""
+    from dataclasses import replace
+
+    made = toys.volume(shape=(slices, size, size))
+    affine = np.eye(4)
+    affine[:3, :3] = [[0, 0, 0.75], [0, 0.75, 0], [2.5, 0, 0]]
+    return replace(made, affine=affine)
+
+
+def ours(folder: Path, volume: Any) -> tuple[dict[str, float], Any]:
+    """Seconds of each phase, and the findings; the network is loaded before the clock starts."""
+    from pipelines import bundles
+
+    found = toys.pipeline(folder)
+    marks: list[tuple[str, float]] = []
+
+    def progress(phase: str, fraction: float) -> None:
+        if not marks or marks[-1][0] != phase:
+            marks.append((phase, time.perf_counter()))
+
+    bundle = bundles.read(folder)
+    bundles.resident(bundle.root, bundle.name, bundle.digest, "cpu")
+    began = time.perf_counter()
+    findings = found.runner(volume, bundles.BundleSettings(), progress=progress)
+    ended = time.perf_counter()
+    at = dict(marks)
+    phases = {"pre": at["network"] - at["pre"], "network": at["post"] - at["network"], "post": ended - at["post"]}
+    return {**phases, "whole": ended - began}, findings
+
+
+def monais(folder: Path, volume: Any) -> tuple[dict[str, float], Any]:
+    """Seconds of each phase, and the labels (slice, row, column), by MONAI's own transforms and inferer."""
+    import torch
+    from monai.bundle import ConfigParser
+    from monai.data import MetaTensor
+    from monai.transforms import Compose
+
+    from pipelines.geometry import in_ras
+
+    parser = ConfigParser(json.loads((folder / "configs" / "inference.json").read_text()))
+    parser["preprocessing"]["transforms"] = parser["preprocessing"]["transforms"][2:]
+    net = parser.get_parsed_content("network_def").eval()
+    net.load_state_dict(torch.load(folder / "models" / "model.pt", weights_only=True))
+    before: Compose = parser.get_parsed_content("preprocessing")
+    inferer, after = parser.get_parsed_content("inferer"), parser.get_parsed_content("postprocessing")
+    clock = [time.perf_counter()]
+    with torch.inference_mode():
+        array = torch.from_numpy(volume.array).permute(2, 1, 0)[None].float().contiguous()
+        data = before({"image": MetaTensor(array, affine=torch.from_numpy(in_ras(volume.affine)))})
+        clock.append(time.perf_counter())
+        answer = inferer(data["image"][None], net)
+        clock.append(time.perf_counter())
+        data["pred"] = MetaTensor(
+            answer[0], meta=data["image"].meta, applied_operations=data["image"].applied_operations
+        )
+        labels = toys.back(after(data)["pred"])[0]
+        clock.append(time.perf_counter())
+    phases = dict(zip(("pre", "network", "post"), np.diff(clock).tolist(), strict=True))
+    return {**phases, "whole": clock[-1] - clock[0]}, labels
+
+
+def compared(classes: int, slices: int, size: int, repeats: int) -> dict[str, Any]:
+    """Best of some runs of each side, their ratios and the worst Dice of a class."""
+    after = [SOFTMAX, inverted(), ARGMAX]
+    inferer = {**toys.TILES, "roi_size": [96, 96, 64], "overlap": 0.25, "sw_batch_size": 4}
+    names = ["background", *(f"structure {n}" for n in range(1, classes))]
+    with tempfile.TemporaryDirectory() as place:
+        written = toys.config(network(classes), [TURN, SPACE, WINDOW], after, inferer)
+        folder = toys.save(Path(place) / "bench", written, toys.metadata(names), gain=2)
+        volume = scan(slices, size)
+        mine, findings = min((ours(folder, volume) for _ in range(repeats)), key=lambda run: run[0]["whole"])
+        theirs, labels = min((monais(folder, volume) for _ in range(repeats)), key=lambda run: run[0]["whole"])
+    numbers = {segment.label: segment.number for segment in findings.segments}
+    dices = [
+        toys.dice(findings.labels == numbers.get(name, 255), labels == channel)
+        for channel, name in enumerate(names)
+        if channel
+    ]
+    return {
+        "classes": classes,
+        "volume": list(volume.array.shape),
+        "present": len(numbers),
+        "ours_s": mine,
+        "monai_s": theirs,
+        "ratio": {phase: theirs[phase] / mine[phase] for phase in mine},
+        "worst_dice": min(dices),
+    }
+
+
+def main() -> None:
+    """Runs both sizes and says whether the goals are met."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--slices", type=int, default=120)
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--classes", type=int, nargs="*", default=[2, 14])
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    runs = [compared(classes, options.slices, options.size, options.repeats) for classes in options.classes]
+    for run in runs:
+        print(f"{run['classes']} classes, {run['volume']}, worst Dice {run['worst_dice']:.6f}")
+        print(f"  {'phase':8} {'ours s':>8} {'MONAI s':>8} {'ratio':>7}  goal")
+        for phase, ratio in run["ratio"].items():
+            goal = f">= {GOALS[phase]:g}" if phase in GOALS else ""
+            print(f"  {phase:8} {run['ours_s'][phase]:8.2f} {run['monai_s'][phase]:8.2f} {ratio:7.1f}  {goal}")
+    print(json.dumps({"runs": runs, "goals": GOALS}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
