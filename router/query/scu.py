@@ -178,8 +178,7 @@ def _identifier(keys: Mapping[str, str | Sequence[str]], level: Level) -> Datase
     identifier = Dataset()
     identifier.QueryRetrieveLevel = level.name
     words = [value if isinstance(value, str) else "\\".join(value) for value in keys.values()]
-    if not all(word.isascii() for word in words):
-        identifier.SpecificCharacterSet = "ISO_IR 192"
+    identifier.SpecificCharacterSet = "ISO_IR 192"  # also of the answers, in many nodes
     for keyword, word in zip(keys, words, strict=True):
         if keyword not in KEYS:
             raise WrongQuery(f"{keyword} is no attribute that can be asked for", remedy="Write its keyword of PS3.6")
