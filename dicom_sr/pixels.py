@@ -10,14 +10,13 @@ import math
 import mmap
 import os
 from collections import deque
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom.pixels
-from numpy.typing import NDArray
 
 from dicom_sr.codecs import CODECS, decode, frame_spans
 from dicom_sr.nouns import Volume
@@ -25,15 +24,13 @@ from dicom_sr.part10 import head, pixel_digest
 from dicom_sr.planes import Plane
 from dicom_sr.refusals import NotDicom, UnreadablePixels
 from dicom_sr.source import Policy, SourceSeries, read
-from dicom_sr.traits import PixelForm
+from dicom_sr.stored import Mask, Words, canonical, rescale
 from dicom_sr.walk import UnusualError
 
 __all__ = ["load", "pixel_digest", "read_volume"]
 
-Words = NDArray[Any]
-Mask = NDArray[np.bool_]
-
-INT16 = np.iinfo(np.int16)
+BLOCK = 4
+"""Slices of a block: 2 MiB of 512 x 512."""
 
 
 def load(series: SourceSeries, *, threads: int = 2, room: Words | None = None) -> Volume:
@@ -59,22 +56,23 @@ def read_volume(paths: Iterable[Path], *, policy: Policy = Policy(), threads: in
     """
     files = list(paths)
     with ThreadPoolExecutor(1) as pool:
-        room = pool.submit(ready_room, files)
+        room = pool.submit(ready_room, native_bytes(files))
         series = read(files, policy=policy)
     return series, load(series, threads=threads, room=room.result())
 
 
-def ready_room(files: Sequence[Path]) -> Words | None:
-    """Memory for as many native slices as there are files, its pages already given by the kernel; None for others.
-
-    A page is given on its first touch, which costs as much as reading a slice into it.
-    """
+def native_bytes(files: Sequence[Path]) -> int:
+    """How much pixel data these files hold if all are as the first; 0 when that is compressed, or no image."""
     try:
         slice_bytes = head(files[0]).pixel_length or 0
-        there = sum(os.stat(file).st_size for file in files)
+        return min(slice_bytes * len(files), sum(os.stat(file).st_size for file in files))
     except (IndexError, NotDicom, OSError):  # read will say it
-        return None
-    room = np.empty(min(slice_bytes * len(files), there), np.uint8)
+        return 0
+
+
+def ready_room(size: int) -> Words:
+    """Memory whose pages the kernel has already given: the first touch of each costs as much as reading into it."""
+    room = np.empty(size, np.uint8)
     room[:: mmap.PAGESIZE] = 0
     return room
 
@@ -106,31 +104,55 @@ def filled(series: SourceSeries, array: Words, threads: int) -> Volume:
     """
     padding = np.zeros(series.shape, bool) if any(plane.pixels.padding for plane in series.planes) else None
     spans = fragments(series.planes)
-    waiting = deque(range(len(series.planes)))
+    waiting = deque(blocks(series.planes))
 
     def fill() -> None:
         while waiting:
             try:
-                index = waiting.popleft()
+                block = waiting.popleft()
             except IndexError:  # another thread took the last one
                 return
-            try:
-                unmeasured = fill_slot(series.planes[index], array[index], spans)
-            except BaseException:
-                waiting.clear()
-                raise
+            unmeasured = fill_block(series.planes[block], array[block], spans)
             if padding is not None and unmeasured is not None:
-                padding[index] = unmeasured
+                padding[block] = unmeasured
 
     with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(fill) for _ in range(threads)]:
-            done.result()
+        tasks = [pool.submit(fill) for _ in range(threads)]
+        wait(tasks, return_when=FIRST_EXCEPTION)
+        waiting.clear()
+        for task in tasks:
+            task.result()
     return Volume(
         array=array,
         affine=series.affine,
         acquisition=series.acquisition,
         padding=padding if padding is not None and padding.any() else None,
     )
+
+
+def blocks(planes: Sequence[Plane]) -> Iterator[slice]:
+    """Runs of neighbours that are read and rescaled in one go: threads meet less often, a block still fits the cache.
+
+    Only native planes of one form and rescaling go together.
+    """
+    start = 0
+    for index in range(1, len(planes) + 1):
+        if index == len(planes) or index - start == BLOCK or not alike(planes[start], planes[index]):
+            yield slice(start, index)
+            start = index
+
+
+def alike(one: Plane, other: Plane) -> bool:
+    """Whether two planes can be read and rescaled together."""
+    rescaled = one.slope == other.slope and one.intercept == other.intercept
+    return rescaled and one.pixels is other.pixels and is_native(one) and is_native(other)
+
+
+def is_native(plane: Plane) -> bool:
+    """Whether a plane's words lie in its file as they lie in memory, or with their bytes turned."""
+    bits, lies_there = plane.pixels.bits_allocated, plane.pixel_offset is not None
+    usual = bits == 16 or (bits == 8 and not plane.pixels.big_endian)
+    return lies_there and usual and plane.pixels.keyword == "PixelData"
 
 
 Spans = dict[tuple[Path, int], list[tuple[int, int]]]
@@ -155,52 +177,53 @@ def fragments(planes: tuple[Plane, ...]) -> Spans:
     return found
 
 
-def fill_slot(plane: Plane, slot: Words, spans: Spans) -> Mask | None:
-    """Read, correct and rescale one plane into its slot; gives the mask of what was never measured.
+def fill_block(planes: Sequence[Plane], slots: Words, spans: Spans) -> Mask | None:
+    """Read, correct and rescale a block of planes into its slots; gives the mask of what was never measured.
 
     Raises:  UnreadablePixels, OSError, OverflowError
     """
-    words = stored_words(plane, slot, spans)
-    values, unmeasured = canonical(words, plane.pixels)
-    if slot.dtype == np.float32:
-        slot[...] = values.astype(np.float64) * plane.slope + plane.intercept
-    else:
-        rescale(values, unmeasured, plane, slot)
+    first = planes[0]
+    words = native_words(planes, slots) if is_native(first) else stored_words(first, spans)[np.newaxis]
+    values, unmeasured = canonical(words, first.pixels)
+    rescale(values, unmeasured, first.pixels, first.slope, first.intercept, slots)
     return unmeasured
 
 
-def stored_words(plane: Plane, slot: Words, spans: Spans) -> Words:
-    """Stored values of one plane, unused bits and all, in this machine's byte order; they may lie in the slot itself.
+def native_words(planes: Sequence[Plane], slots: Words) -> Words:
+    """Uncompressed words, read into the slots themselves where they are as wide.
 
     Raises:  UnreadablePixels, OSError
     """
-    if plane.pixel_offset is not None and plane.pixels.keyword == "PixelData":
-        if plane.pixels.bits_allocated == 16:
-            return native_words(plane, slot if slot.dtype == np.int16 else np.empty(slot.shape, np.int16))
-        if plane.pixels.bits_allocated == 8 and not plane.pixels.big_endian:
-            return native_words(plane, np.empty(slot.shape, np.int8))
+    form = planes[0].pixels
+    width = form.bits_allocated // 8
+    room = slots if slots.dtype == np.int16 and width == 2 else np.empty(slots.shape, f"i{width}")
+    for plane, place in zip(planes, room, strict=True):
+        descriptor = os.open(plane.path, os.O_RDONLY)
+        try:
+            got = os.preadv(descriptor, [place.data.cast("B")], plane.pixel_offset or 0)
+        finally:
+            os.close(descriptor)
+        if got != place.nbytes:
+            raise UnreadablePixels(
+                f"{plane.name}: {got} of {place.nbytes} bytes of pixel data",
+                remedy="The file was cut short; send it again",
+            )
+    if form.big_endian:
+        room.byteswap(inplace=True)
+    return room.view(f"{'i' if form.signed else 'u'}{width}")
+
+
+def stored_words(plane: Plane, spans: Spans) -> Words:
+    """Stored words of one plane that is compressed or unusual, in this machine's byte order.
+
+    Raises:  UnreadablePixels, OSError
+    """
     if (plane.path, plane.frame) in spans:
         try:
             return decode(compressed(plane, spans[plane.path, plane.frame]), plane.pixels)
         except UnusualError:
             pass
     return words_by_pydicom(plane)
-
-
-def native_words(plane: Plane, room: Words) -> Words:
-    """Uncompressed words, read into this room."""
-    descriptor = os.open(plane.path, os.O_RDONLY)
-    try:
-        got = os.preadv(descriptor, [room.data.cast("B")], plane.pixel_offset or 0)
-    finally:
-        os.close(descriptor)
-    if got != room.nbytes:
-        raise UnreadablePixels(
-            f"{plane.name}: {got} of {room.nbytes} bytes of pixel data", remedy="The file was cut short; send it again"
-        )
-    if plane.pixels.big_endian:
-        room.byteswap(inplace=True)
-    return room.view(f"{'i' if plane.pixels.signed else 'u'}{room.dtype.itemsize}")
 
 
 def compressed(plane: Plane, spans: list[tuple[int, int]]) -> bytes:
@@ -231,74 +254,3 @@ def words_by_pydicom(plane: Plane) -> Words:
             remedy="Send the slices uncompressed",
         )
     return words.astype(words.dtype.newbyteorder("="), copy=False)
-
-
-def canonical(words: Words, form: PixelForm) -> tuple[Words, Mask | None]:
-    """Stored values as numbers, corrected in place where possible, and which of them stand for "not measured".
-
-    A padding value that BitsStored cannot hold (seen: 63536 in 12 bits) is looked for before unused bits are dropped,
-    and becomes the lowest value that can be stored.
-    """
-    if words.dtype.kind == "f":
-        return words, None
-    low, high = form.range
-    foreign = form.padding is not None and not low <= form.padding[0] <= form.padding[1] <= high
-    before = between(words, form.padding) if form.padding and foreign else None
-    if form.bits_stored < form.bits_allocated:
-        words = without_unused_bits(words if words.flags.writeable else words.copy(), form)
-    if before is not None:
-        words[before] = low
-        return words, before
-    return words, between(words, form.padding) if form.padding else None
-
-
-def without_unused_bits(words: Words, form: PixelForm) -> Words:
-    """The words with only the bits from HighBit down, sign-extended if signed, in place.
-
-    Source:  PS3.5 8.1.1
-    """
-    words = words.view(f"{'i' if form.signed else 'u'}{words.dtype.itemsize}")
-    width = 8 * words.dtype.itemsize
-    if not form.signed and form.high_bit == form.bits_stored - 1:
-        return np.bitwise_and(words, (1 << form.bits_stored) - 1, out=words)
-    np.left_shift(words, width - 1 - form.high_bit, out=words)
-    return np.right_shift(words, width - form.bits_stored, out=words)
-
-
-def between(words: Words, bounds: tuple[int, int]) -> Mask:
-    """Which values lie within bounds, inclusive."""
-    low, high = bounds
-    within: Mask = words == low if low == high else (words >= low) & (words <= high)
-    return within
-
-
-def rescale(values: Words, unmeasured: Mask | None, plane: Plane, slot: NDArray[np.int16]) -> None:
-    """Write slope * stored + intercept into an int16 slot, modulo 2^16, which is exact since the result fits.
-
-    Raises:  OverflowError, when a measured value does not fit; one that was never measured is clipped
-    """
-    slope, intercept = int(plane.slope), int(plane.intercept)
-    if not fits(plane.pixels.range, slope, intercept):
-        measured = values if unmeasured is None else values[~unmeasured]
-        if measured.size and not fits((int(measured.min()), int(measured.max())), slope, intercept):
-            raise OverflowError
-        if unmeasured is not None:
-            slot[...] = (values.astype(np.int64) * slope + intercept).clip(INT16.min, INT16.max)
-            return
-    if values.dtype.itemsize == 1 or not np.may_share_memory(values, slot):
-        slot[...] = values if values.dtype.itemsize == 1 else values.view(np.int16)
-    if slope != 1:
-        np.multiply(slot, wrapped(slope), out=slot)
-    if intercept:
-        np.add(slot, wrapped(intercept), out=slot)
-
-
-def fits(bounds: tuple[int, int], slope: int, intercept: int) -> bool:
-    """Whether all rescaled values between these stored ones fit int16."""
-    ends = [bound * slope + intercept for bound in bounds]
-    return bool(INT16.min <= min(ends) and max(ends) <= INT16.max)
-
-
-def wrapped(value: int) -> np.int16:
-    """The int16 that equals a whole number modulo 2^16."""
-    return np.int16((value + 0x8000) % 0x10000 - 0x8000)
