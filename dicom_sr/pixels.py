@@ -7,10 +7,9 @@ plane, since the slope of a PET series varies from slice to slice.
 """
 
 import math
-import mmap
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,14 @@ import pydicom.pixels
 
 from dicom_sr.codecs import CODECS, decode, frame_spans
 from dicom_sr.nouns import Volume
-from dicom_sr.part10 import head, pixel_digest
+from dicom_sr.part10 import pixel_digest
 from dicom_sr.planes import Plane
-from dicom_sr.refusals import NotDicom, UnreadablePixels
-from dicom_sr.source import Policy, SourceSeries, read
+from dicom_sr.refusals import UnreadablePixels
+from dicom_sr.source import SourceSeries
 from dicom_sr.stored import Mask, Words, canonical, rescale
 from dicom_sr.walk import UnusualError
 
-__all__ = ["load", "pixel_digest", "read_volume"]
+__all__ = ["load", "pixel_digest"]
 
 BLOCK = 4
 """Slices of a block: 2 MiB of 512 x 512."""
@@ -47,34 +46,6 @@ def load(series: SourceSeries, *, threads: int = 2, room: Words | None = None) -
         except OverflowError:  # some rescaled value is beyond 16 bits
             pass
     return filled(series, roomy(series, np.dtype(np.float32), room), threads)
-
-
-def read_volume(paths: Iterable[Path], *, policy: Policy = Policy(), threads: int = 2) -> tuple[SourceSeries, Volume]:
-    """`source.read` and `load` in one: memory for the voxels is made ready while the headers are read.
-
-    Raises:  a subclass of UnusableSeries, OSError
-    """
-    files = list(paths)
-    with ThreadPoolExecutor(1) as pool:
-        room = pool.submit(ready_room, native_bytes(files))
-        series = read(files, policy=policy)
-    return series, load(series, threads=threads, room=room.result())
-
-
-def native_bytes(files: Sequence[Path]) -> int:
-    """How much pixel data these files hold if all are as the first; 0 when that is compressed, or no image."""
-    try:
-        slice_bytes = head(files[0]).pixel_length or 0
-        return min(slice_bytes * len(files), sum(os.stat(file).st_size for file in files))
-    except (IndexError, NotDicom, OSError):  # read will say it
-        return 0
-
-
-def ready_room(size: int) -> Words:
-    """Memory whose pages the kernel has already given: the first touch of each costs as much as reading into it."""
-    room = np.empty(size, np.uint8)
-    room[:: mmap.PAGESIZE] = 0
-    return room
 
 
 def roomy(series: SourceSeries, dtype: np.dtype[Any], room: Words | None) -> Words:

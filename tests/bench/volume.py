@@ -33,7 +33,7 @@ from pydicom.encaps import encapsulate
 from rich.console import Console
 from rich.table import Table
 
-from dicom_sr import pixels
+from dicom_sr import pixels, source
 from tests.source.series import Recipe, save, slice_of
 
 GOALS = {
@@ -108,7 +108,7 @@ def write(folder: Path, stored: NDArray[np.uint16]) -> tuple[list[Path], list[Pa
 
 def ours(paths: list[Path]) -> Any:
     """From the paths in no order to volume and affine."""
-    return pixels.read_volume(paths)[1]
+    return pixels.load(source.read(paths))
 
 
 def simpleitk(paths: list[Path]) -> Any:

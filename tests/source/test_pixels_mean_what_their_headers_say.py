@@ -359,14 +359,6 @@ def test_voxels_go_into_the_room_they_are_given(tmp_path: Path) -> None:
     assert np.array_equal(volume.array, pixels.load(series, room=room[:100].copy()).array)
 
 
-@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.JPEGLSLossless, uid.DeflatedExplicitVRLittleEndian])
-def test_reading_and_loading_in_one_is_the_same(syntax: str, tmp_path: Path) -> None:
-    paths = write(tmp_path, Recipe(stored=twelve_bits, syntax=syntax))
-    series, volume = pixels.read_volume(iter(paths))
-    assert np.array_equal(volume.array, pixels.load(source.read(paths)).array)
-    assert [plane.path for plane in series.planes] == paths
-
-
 @pytest.mark.parametrize("syntax", ENCODINGS, ids=lambda syntax: uid.UID(syntax).keyword)
 def test_the_digest_is_of_the_pixel_data_as_stored(syntax: str, tmp_path: Path) -> None:
     path = write(tmp_path, Recipe(syntax=syntax))[0]

@@ -20,7 +20,8 @@ ODD = "odd_series_dicom2nifti"
 def read(folder: Path) -> tuple[SourceSeries, Volume]:
     """The one series of a folder."""
     ((_, paths),) = source.by_series(folder).items()
-    return pixels.read_volume(paths)
+    series = source.read(paths)
+    return series, pixels.load(series)
 
 
 def assert_simpleitk_agrees(series: SourceSeries, volume: Volume) -> None:
