@@ -11,7 +11,7 @@ from pydicom import Dataset, dcmread
 
 from pipelines import phantom
 from tests.conftest import REPOSITORY, until
-from tests.servers import answers_echo, free_port
+from tests.servers import free_port, listens
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +47,7 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
         [sys.executable, str(REPOSITORY / "deploy" / "archive.py"), str(running.folder), str(running.port)]
     )
     try:
-        until(lambda: answers_echo(running.port, "ARCHIVE"), what="the archive's start")
+        until(lambda: listens(running.port), what="the archive's start")
         yield running
     finally:
         process.terminate()
