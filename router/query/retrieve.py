@@ -7,9 +7,11 @@ be reached has failed to take every object (A702); only one that nobody configur
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.association import Association
 from sqlalchemy import Connection
 
+from dicom_sr.explicit import to_explicit
 from dicom_sr.problem import Problem
 from dicom_sr.transcode import CannotTranscode, to_implicit
 from router.db import audit, holdings
@@ -30,6 +32,10 @@ MOST = 65535
 """Sub-operations that a response can count (VR US)."""
 LONGEST_LIST = 65534
 """Bytes of a list of UIDs in an explicit element (VR UI)."""
+
+WAYS = {str(ExplicitVRLittleEndian): to_explicit, str(ImplicitVRLittleEndian): to_implicit}
+"""Transfer syntaxes in which every object can leave, the better first: a C-GET's contexts are agreed on before it is
+known what is wanted, so the one that was accepted need not be the one that an object has."""
 
 FAILED_LIST = tag_of("FailedSOPInstanceUIDList")
 
@@ -131,19 +137,19 @@ def stored(association: Association, outgoing: Sequence[Outgoing]) -> Generator[
         if agreed.as_scu
     }
     for number, item in enumerate(outgoing):
-        parcel = dicom.parcel(item)
-        offer = next((offer for offer in parcel.offers if offer in accepted), None)
         uid = item.sop_instance_uid
+        parcel = dicom.parcel(item)
+        syntaxes = (parcel.transfer_syntax_uid, *WAYS)
+        offer = next((offer for one in syntaxes if (offer := (item.sop_class_uid, one)) in accepted), None)
         if offer is None:
             yield Receipt(sop_instance_uid=uid, verdict=Verdict.NEVER, detail="no presentation context for it")
             continue
-        content = item.path.read_bytes()
+        body = item.path.read_bytes()
         try:
-            body = (
-                content[parcel.offset :]
-                if offer == parcel.offers[0]
-                else to_implicit(content, parcel.offset, parcel.transfer_syntax_uid)
-            )
+            if offer[1] in WAYS:
+                body = WAYS[offer[1]](body, parcel.offset, parcel.transfer_syntax_uid)
+            else:
+                body = body[parcel.offset :]
         except CannotTranscode as problem:
             yield Receipt(sop_instance_uid=uid, verdict=Verdict.NEVER, detail=problem.what)
             continue

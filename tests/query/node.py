@@ -8,8 +8,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
 from sqlalchemy import insert, select, update
@@ -20,6 +21,7 @@ from router.db import migrate, revisions
 from router.db.engine import connect, reading, writing
 from router.db.revisions import Kind
 from router.db.tables import audit, instance, result, series, study
+from router.ingest import offers
 from router.node import Node
 from router.query.commitment import Proof, nothing_is_proven
 from router.store import Store
@@ -66,6 +68,12 @@ class Answering:
                 path = self.node.store.keep(part10(one))
                 put(connection, one, path)
 
+    def hold_files(self, *paths: Path) -> None:
+        """Keep these files, byte by byte, as if they had been received."""
+        with writing(self.node.engine) as connection:
+            for path in paths:
+                put(connection, dcmread(path), self.node.store.keep(path.read_bytes()))
+
     def make(self, study_uid: str, kind: str, content: FileDataset, *, state: str | None = "done") -> str:
         """A result of the study, with its file."""
         with writing(self.node.engine) as connection:
@@ -88,27 +96,27 @@ def put(connection: Any, one: FileDataset, path: str) -> None:
     exists = select(study.c.study_instance_uid).where(study.c.study_instance_uid == one.StudyInstanceUID)
     if connection.execute(exists).first() is None:
         texts = {
-            "patient_id": one.PatientID,
+            "patient_id": one.get("PatientID", ""),
             "issuer_of_patient_id": one.get("IssuerOfPatientID", ""),
-            "patient_name": str(one.PatientName),
-            "study_date": one.StudyDate,
-            "study_time": one.StudyTime,
-            "accession_number": one.AccessionNumber,
-            "study_description": one.StudyDescription,
+            "patient_name": str(one.get("PatientName", "")),
+            "study_date": one.get("StudyDate", ""),
+            "study_time": one.get("StudyTime", ""),
+            "accession_number": one.get("AccessionNumber", ""),
+            "study_description": one.get("StudyDescription", ""),
         }
         connection.execute(insert(study).values(EMPTY_STUDY | {"study_instance_uid": one.StudyInstanceUID} | texts))
     keys = {"study_instance_uid": one.StudyInstanceUID, "series_instance_uid": one.SeriesInstanceUID}
     exists = select(series.c.modality).where(*(series.c[name] == value for name, value in keys.items()))
     if connection.execute(exists).first() is None:
-        own = {"modality": one.Modality, "series_number": str(one.SeriesNumber)}
+        own = {"modality": one.Modality, "series_number": str(one.get("SeriesNumber") or "")}
         connection.execute(insert(series).values(EMPTY_SERIES | keys | own))
     row = {
         "sop_instance_uid": one.SOPInstanceUID,
         "sop_class_uid": one.SOPClassUID,
         "transfer_syntax_uid": str(one.file_meta.TransferSyntaxUID),
-        "instance_number": str(one.InstanceNumber),
+        "instance_number": str(one.get("InstanceNumber") or ""),
         "path": path,
-        "header": {"Rows": one.Rows, "ImageType": list(one.ImageType), "SliceThickness": 5.0},
+        "header": {"Rows": one.get("Rows", ""), "ImageType": list(one.get("ImageType", [])), "SliceThickness": 5.0},
     }
     connection.execute(insert(instance).values(EMPTY_INSTANCE | keys | row))
 
@@ -169,10 +177,8 @@ def answering(folder: Path, prove: Proof = nothing_is_proven, *, max_pdu: int = 
         ae.add_supported_context(
             context.abstract_syntax, context.transfer_syntax, scu_role=context.scu_role, scp_role=context.scp_role
         )
-    for sop_class in (CTImageStorage, UID("1.2.840.10008.5.1.4.1.1.66.4")):
-        ae.add_supported_context(
-            sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian], scu_role=True, scp_role=True
-        )
+    for context in offers.contexts():
+        ae.add_supported_context(context.abstract_syntax, context.transfer_syntax, scu_role=True, scp_role=True)
     server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=query.handlers(node, prove))
     made.port = server.server_address[1]
     try:

@@ -158,6 +158,32 @@ def test_a_series_is_got_bit_by_bit_as_it_lies_in_the_store(node: Answering, tmp
     assert {file.PixelData for file in files} == {bytes(128)}
 
 
+def test_real_objects_are_got_in_the_syntax_that_was_agreed_whatever_they_lie_in(tmp_path: Path, data: Path) -> None:
+    component("DCMTK")
+    out = tmp_path / "out"
+    out.mkdir()
+    wanted = {
+        path.name: dcmread(path) for path in sorted(data.rglob("*.dcm")) if "odd" in str(path) or "5mm" in str(path)
+    }
+    by_syntax = {one.file_meta.TransferSyntaxUID: one for one in wanted.values() if "PixelData" in one}
+    sources = [Path(str(one.filename)) for one in by_syntax.values()]
+    assert {uid.is_compressed for uid in by_syntax} == {True, False}
+    with answering(tmp_path) as node:
+        node.hold_files(*sources)
+        for source in by_syntax.values():
+            run(
+                "getscu", "-v", "-S", "-aet", "FRIEND", "-aec", "ISOCENTER", "-od", out, "+B", "-k",
+                "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={source.StudyInstanceUID}", "127.0.0.1",
+                str(node.port),
+            )  # fmt: skip
+    got = {one.SOPInstanceUID: one for one in map(dcmread, out.iterdir())}
+    for source in by_syntax.values():
+        arrived = got[source.SOPInstanceUID]
+        assert not arrived.file_meta.TransferSyntaxUID.is_compressed
+        assert (arrived.pixel_array == source.pixel_array).all()
+        assert arrived.PatientName == source.PatientName
+
+
 def test_a_retrieval_that_names_nothing_moves_nothing(node: Answering) -> None:
     with storing() as (port, got):
         node.destinations(ARCHIVE=port)

@@ -1,0 +1,42 @@
+"""The same data set in Explicit VR Little Endian, for a peer that has agreed to that and not to what the object has.
+
+The counterpart of `dicom_sr.transcode`; value representations that were implicit are looked up, compressed pixels are
+decompressed, and no UID changes.
+
+Source:  PS3.5 7.1.2 (Data Element Structure with Explicit VR), A.2 (Explicit VR Little Endian Transfer Syntax)
+"""
+
+import struct
+import zlib
+from io import BytesIO
+
+from pydicom import dcmread
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+
+from dicom_sr.transcode import CannotTranscode
+
+
+def to_explicit(part10: bytes, offset: int, transfer_syntax_uid: str) -> bytes:
+    """The data set that begins at `offset` of this file, without File Meta Information, Explicit VR Little Endian.
+
+    Raises:  CannotTranscode
+    """
+    if transfer_syntax_uid == ExplicitVRLittleEndian:
+        return part10[offset:]
+    try:
+        if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+            return zlib.decompress(part10[offset:], -zlib.MAX_WBITS)
+        dataset = dcmread(BytesIO(part10))
+        if dataset.file_meta.TransferSyntaxUID.is_compressed:
+            dataset.decompress(generate_instance_uid=False)
+        out = DicomBytesIO()
+        out.is_implicit_VR, out.is_little_endian = False, True
+        write_dataset(out, dataset)
+        return bytes(out.getvalue())
+    except (struct.error, ValueError, zlib.error, NotImplementedError, RuntimeError, AttributeError) as error:
+        raise CannotTranscode(
+            f"the data set cannot be written in Explicit VR Little Endian ({type(error).__name__})",
+            remedy="Let the far side accept the transfer syntax that the object has",
+        ) from error
