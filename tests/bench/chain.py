@@ -2,7 +2,8 @@
 
 Prints a table and JSON with the time of each phase (before the network, network, after it, all), the ratios, and how
 well the labels agree. Both sides work on the volume in memory; reading and writing files is not counted. Goals: pre
-at least 4x, post 3x, the whole 3x, Dice at least 0.9999, for 2 and for 14 classes.
+at least 4x, post 3x, the whole 3x, Dice at least 0.9999, for 2 and for 14 classes. The network is small, as the goal is
+about the chain around it; on a machine that others use, ratios of processor seconds (`--cpu`) are the steadier ones.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import numpy as np
 from tests.bundles import toys
 from tests.bundles.toys import ARGMAX, SOFTMAX, TURN, WINDOW, inverted
 
+CLOCK = time.perf_counter
 GOALS = {"pre": 4.0, "post": 3.0, "whole": 3.0}
 SPACE = {"_target_": "Spacingd", "keys": "image", "pixdim": [1.5, 1.5, 2.0], "mode": "bilinear"}
 
@@ -28,8 +30,8 @@ def network(classes: int) -> toys.Config:
         "spatial_dims": 3,
         "in_channels": 1,
         "out_channels": classes,
-        "channels": [8, 16, 32, 64],
-        "strides": [2, 2, 2],
+        "channels": [4, 8, 16],
+        "strides": [2, 2],
         "num_res_units": 1,
         "norm": "batch",
     }
@@ -39,7 +41,7 @@ def scan(slices: int, size: int) -> Any:
     """Smooth values on an axial grid of 0.75 x 0.75 x 2.5 mm."""
     from dataclasses import replace
 
-    made = toys.volume(shape=(slices, size, size))
+    made = toys.volume(shape=(slices, size, size), noise=0.0)
     affine = np.eye(4)
     affine[:3, :3] = [[0, 0, 0.75], [0, 0.75, 0], [2.5, 0, 0]]
     return replace(made, affine=affine)
@@ -54,13 +56,13 @@ def ours(folder: Path, volume: Any) -> tuple[dict[str, float], Any]:
 
     def progress(phase: str, fraction: float) -> None:
         if not marks or marks[-1][0] != phase:
-            marks.append((phase, time.perf_counter()))
+            marks.append((phase, CLOCK()))
 
     bundle = bundles.read(folder)
     bundles.resident(bundle.root, bundle.name, bundle.digest, "cpu")
-    began = time.perf_counter()
+    began = CLOCK()
     findings = found.runner(volume, bundles.BundleSettings(), progress=progress)
-    ended = time.perf_counter()
+    ended = CLOCK()
     at = dict(marks)
     phases = {"pre": at["network"] - at["pre"], "network": at["post"] - at["network"], "post": ended - at["post"]}
     return {**phases, "whole": ended - began}, findings
@@ -81,18 +83,18 @@ def monais(folder: Path, volume: Any) -> tuple[dict[str, float], Any]:
     net.load_state_dict(torch.load(folder / "models" / "model.pt", weights_only=True))
     before: Compose = parser.get_parsed_content("preprocessing")
     inferer, after = parser.get_parsed_content("inferer"), parser.get_parsed_content("postprocessing")
-    clock = [time.perf_counter()]
+    clock = [CLOCK()]
     with torch.inference_mode():
         array = torch.from_numpy(volume.array).permute(2, 1, 0)[None].float().contiguous()
         data = before({"image": MetaTensor(array, affine=torch.from_numpy(in_ras(volume.affine)))})
-        clock.append(time.perf_counter())
+        clock.append(CLOCK())
         answer = inferer(data["image"][None], net)
-        clock.append(time.perf_counter())
+        clock.append(CLOCK())
         data["pred"] = MetaTensor(
             answer[0], meta=data["image"].meta, applied_operations=data["image"].applied_operations
         )
         labels = toys.back(after(data)["pred"])[0]
-        clock.append(time.perf_counter())
+        clock.append(CLOCK())
     phases = dict(zip(("pre", "network", "post"), np.diff(clock).tolist(), strict=True))
     return {**phases, "whole": clock[-1] - clock[0]}, labels
 
@@ -132,7 +134,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--classes", type=int, nargs="*", default=[2, 14])
+    parser.add_argument("--cpu", action="store_true", help="count processor seconds instead of the time on the wall")
     options = parser.parse_args()
+    global CLOCK
+    CLOCK = time.process_time if options.cpu else time.perf_counter
     warnings.simplefilter("ignore")
     runs = [compared(classes, options.slices, options.size, options.repeats) for classes in options.classes]
     for run in runs:

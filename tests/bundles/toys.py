@@ -187,8 +187,10 @@ GRIDS: dict[str, NDArray[np.float64]] = {
 GRIDS["oblique"] = np.array([[0.96, 0.28, 0], [-0.28, 0.96, 0], [0, 0, 1]]) @ GRIDS["axial"]
 
 
-def volume(grid: str = "axial", shape: tuple[int, int, int] = (22, 50, 57), *, seed: int = 1) -> Volume:
-    """Smooth, chiral noise on one of the grids, as int16 HU."""
+def volume(
+    grid: str = "axial", shape: tuple[int, int, int] = (22, 50, 57), *, seed: int = 1, noise: float = 20.0
+) -> Volume:
+    """Smooth, chiral ups and downs with some noise on one of the grids, as int16 HU."""
     rng = np.random.default_rng(seed)
     coarse = torch.from_numpy(rng.normal(0, 400, (1, 1, 6, 7, 8)).astype(np.float32))
     smooth = torch.nn.functional.interpolate(coarse, size=shape, mode="trilinear")[0, 0].numpy()
@@ -196,7 +198,7 @@ def volume(grid: str = "axial", shape: tuple[int, int, int] = (22, 50, 57), *, s
     affine[:3, :3] = GRIDS[grid]
     affine[:3, 3] = (-31.0, 17.0, 211.0)
     return Volume(
-        array=np.rint(smooth + rng.normal(0, 20, shape)).astype(np.int16),
+        array=np.rint(smooth + rng.normal(0, noise, shape)).astype(np.int16),
         affine=affine,
         acquisition=Acquisition(modality="CT", series_instance_uid="2.25.1"),
     )
