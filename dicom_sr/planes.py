@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pydicom
 from pydicom import uid
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
@@ -39,6 +40,9 @@ FRAME_GROUPS = {
     "PETFrameTypeSequence": {"FrameType": "ImageType"},
 }
 """Functional group -> its attribute -> the keyword of the same thing in a single-frame image (PS3.3 C.7.6.16)."""
+
+BINARY = {"US", "UL", "FD"}
+"""Value representations of the attributes above that are no text."""
 
 NOT_SOURCES = {
     uid.SegmentationStorage,
@@ -198,7 +202,7 @@ def group_values(item: Dataset) -> dict[str, bytes]:
         for group in item.get(sequence) or ():
             for keyword, known_as in attributes.items():
                 element = group.get_item(keyword)
-                if isinstance(element, RawDataElement) and element.VR not in ("US", "UL", "FD"):
+                if isinstance(element, RawDataElement) and dictionary_VR(keyword) not in BINARY:
                     found[known_as] = bytes(element.value or b"")
                 elif element is not None:
                     found[known_as] = str(group[keyword].value).encode("latin-1", "replace")
@@ -218,9 +222,9 @@ def plane(head: Head, form: PixelForm, values: dict[str, bytes], frame: int, fra
             f"instance {instance_of(head)} has {traits.fault or 'no usable ImagePositionPatient'}",
             remedy="Send the slices as the scanner made them",
         )
-    if not traits.rescales:
+    if not traits.can_rescale:
         raise UnreadablePixels(
-            f"instance {instance_of(head)} has RescaleSlope {traits.slope} and RescaleIntercept {traits.intercept}",
+            f"instance {instance_of(head)} has no usable RescaleSlope and RescaleIntercept",
             remedy="Send the slices as the scanner made them",
         )
     native = head.pixel_offset is not None and head.pixel_length is not None

@@ -105,7 +105,7 @@ class Traits:
     fault: str | None
 
     @property
-    def rescales(self) -> bool:
+    def can_rescale(self) -> bool:
         """Whether slope and intercept are numbers that can be meant."""
         return self.slope != 0 and math.isfinite(self.slope) and math.isfinite(self.intercept)
 
@@ -118,11 +118,12 @@ class Traits:
 
 @lru_cache(maxsize=4096)
 def numbers(raw: bytes) -> tuple[float, ...]:
-    """The numbers of a DS or IS value, however they are written; () where one of them is none."""
+    """The finite numbers of a DS or IS value, however they are written; () where one of them is none."""
     try:
-        return tuple([float(part) for part in raw.strip(b" \0").replace(b",", b".").split(b"\\")]) if raw else ()
+        found = tuple([float(part) for part in raw.strip(b" \0").replace(b",", b".").split(b"\\")]) if raw else ()
     except ValueError:
         return ()
+    return found if all(map(math.isfinite, found)) else ()
 
 
 def number(raw: bytes) -> float | None:
@@ -131,12 +132,19 @@ def number(raw: bytes) -> float | None:
     return found[0] if found else None
 
 
+def number_or(absent: float, raw: bytes) -> float:
+    """The first number of a value, `absent` where the value is empty, not a number where it is something else."""
+    found = number(raw)
+    if found is not None:
+        return found
+    return math.nan if text(raw) else absent
+
+
 @lru_cache(maxsize=4096)
 def traits_of(raw: tuple[bytes, ...]) -> Traits:
     """Traits from the raw values of TRAITS."""
     values = dict(zip(TRAITS, raw, strict=True))
     orientation, spacing = numbers(values["ImageOrientationPatient"]), numbers(values["PixelSpacing"])
-    slope, intercept = number(values["RescaleSlope"]), number(values["RescaleIntercept"])
     return Traits(
         sop_class_uid=text(values["SOPClassUID"]),
         frame_of_reference_uid=text(values["FrameOfReferenceUID"]),
@@ -144,8 +152,8 @@ def traits_of(raw: tuple[bytes, ...]) -> Traits:
         spacing=spacing,
         slice_thickness=number(values["SliceThickness"]),
         spacing_between_slices=number(values["SpacingBetweenSlices"]),
-        slope=1.0 if slope is None else slope,
-        intercept=0.0 if intercept is None else intercept,
+        slope=number_or(1.0, values["RescaleSlope"]),
+        intercept=number_or(0.0, values["RescaleIntercept"]),
         convolution_kernel=text(values["ConvolutionKernel"]),
         marks=tuple(text(values[mark]) for mark in MARKS),
         fault=fault_of(orientation, spacing),

@@ -1,4 +1,4 @@
-"""Element by element through the header of a Part 10 file, by hand: pydicom's parser costs fifty times as much, and a
+"""Element by element through the header of a Part 10 file, by hand: pydicom's parser costs fifteen times as much, and a
 series has hundreds of files. Whatever is unusual is left to pydicom, so nothing is guessed here.
 
 Knows Explicit and Implicit VR Little Endian, sequences of defined and undefined length, and encapsulated pixel data.

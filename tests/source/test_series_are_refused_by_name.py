@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import uid
+from pydicom.config import disable_value_validation
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from dicom_sr import pixels, refusals, source
@@ -78,6 +80,23 @@ ONE_SLICE_IS_ODD = [
 @pytest.mark.parametrize(("change", "kind"), ONE_SLICE_IS_ODD)
 def test_the_odd_slice_is_named(change: Change, kind: type[UnusableSeries], tmp_path: Path) -> None:
     assert THIRD in refusal(write(tmp_path, Recipe(change=change)), kind)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "", "many", "1e400"])
+@pytest.mark.parametrize(
+    "keyword", ["NumberOfFrames", "RescaleSlope", "RescaleIntercept", "ImagePositionPatient", "PixelSpacing"]
+)
+def test_no_number_is_no_reason_to_fall_over(keyword: str, value: str, tmp_path: Path) -> None:
+    def change(dataset: Dataset, index: int) -> None:
+        dataset.pop(keyword, None)
+        with disable_value_validation():
+            dataset[keyword] = DataElement(keyword, "LO", value)
+
+    paths = write(tmp_path, Recipe(change=change, syntax=uid.ImplicitVRLittleEndian))
+    if keyword == "NumberOfFrames" or (keyword.startswith("Rescale") and value == ""):
+        assert source.read(paths).shape == (5, 6, 7)
+    else:
+        assert keyword in refusal(paths, UnusableSeries)
 
 
 def test_another_matrix_is_refused(tmp_path: Path) -> None:
@@ -225,14 +244,15 @@ def test_rotations_numbered_one_after_the_other_are_one_volume(tmp_path: Path) -
     assert source.read(write(tmp_path, Recipe(stored=chiral((8, 4, 4)), change=change))).shape == (8, 4, 4)
 
 
-def test_time_points_inside_an_enhanced_object_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian])
+def test_time_points_inside_an_enhanced_object_are_refused(syntax: str, tmp_path: Path) -> None:
     def change(groups: Dataset, index: int) -> None:
         groups.FrameContentSequence[0].TemporalPositionIndex = index % 2 + 1
         groups.PlanePositionSequence[0].ImagePositionPatient = [0, 0, index // 2]
 
-    recipe = Recipe(stored=chiral((6, 4, 4)), modality="MR", sop_class=uid.EnhancedMRImageStorage)
+    recipe = Recipe(stored=chiral((6, 4, 4)), modality="MR", sop_class=uid.EnhancedMRImageStorage, syntax=syntax)
     path = save(enhanced(recipe, change), tmp_path / "e.dcm", recipe.syntax)
-    assert "TemporalPositionIndex" in refusal([path], refusals.SeveralAcquisitions)
+    assert "differ in TemporalPositionIndex (1, 2)" in refusal([path], refusals.SeveralAcquisitions)
     series = source.read([path], policy=source.Policy(several_acquisitions="first"))
     assert np.array_equal(pixels.load(series).array, chiral((6, 4, 4))[::2].astype(np.int16) - 1024)
 
