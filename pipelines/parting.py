@@ -22,29 +22,30 @@ Floats = NDArray[np.float32]
 DARK_BELOW = -700.0
 """Darker than partial volume with the pleura between two lungs. Unit: HU."""
 MOST_STEPS = 12
-ONE_SIDED = 0.8
+ONE_SIDED = 0.93
 """A seed with this share of its voxels on one side of the midline belongs to that side."""
 REACH_MM = 40.0
 """Lungs touch no further from the midline than this."""
-SEED_TRUST = 30.0
-"""How much less a voxel that was never in doubt may change sides than one that was grown."""
+GROWN_TRUST, SEED_TRUST = 0.5, 20.0
+"""What it costs to let a voxel change sides: one that was only grown, and on top of that one never in doubt."""
 LINE_OVER = 60.0
 """How much brighter than lung the pleura between two lungs is at least. Unit: HU."""
 
 
 def parted(lungs: Tensor, view: Upright, middle: float) -> tuple[Tensor, Tensor]:
     """The left and the right lung of a mask that holds both, touching or not; one may be empty."""
+    import torch
+
     dark = lungs & (view.hu < DARK_BELOW)
     seeds = _seeds(dark, middle)
-    if seeds is None:
-        return _halves(lungs, middle)
-    left, right = _regrown(*seeds, dark, lungs)
+    grown = _regrown(seeds, middle, 25.0 / view.step, dark, lungs) if seeds else _halves(lungs, middle)
     trust = [
-        (label.float() + SEED_TRUST * seed.float()).cpu().numpy()
-        for label, seed in zip((left, right), seeds, strict=True)
+        (GROWN_TRUST * label.float() + SEED_TRUST * seed.float()).cpu().numpy()
+        for label, seed in zip(grown, seeds or grown, strict=True)
     ]
-    _drawn_along_the_pleura(left.cpu().numpy(), right.cpu().numpy(), trust, view, middle)
-    return left, right
+    left, right = (label.cpu().numpy() for label in grown)
+    _drawn_along_the_pleura(left, right, trust, view, middle)
+    return torch.from_numpy(left).to(dark.device), torch.from_numpy(right).to(dark.device)
 
 
 def _seeds(dark: Tensor, middle: float) -> tuple[Tensor, Tensor] | None:
@@ -66,24 +67,34 @@ def _seeds(dark: Tensor, middle: float) -> tuple[Tensor, Tensor] | None:
 
 def _left_share(part: Mask, middle: float) -> float:
     across = part.sum(axis=(0, 1))
-    return float(across[int(middle) + 1 :].sum() / across.sum())
+    return float(across[int(middle) + 1 :].sum() / max(across.sum(), 1))
 
 
 def _halves(lungs: Tensor, middle: float) -> tuple[Tensor, Tensor]:
+    """Parted at the midline, unless most lies on one side: then it is one lung that reaches across."""
     import torch
 
+    share = _left_share(lungs.cpu().numpy(), middle)
+    if not 0.25 <= share <= 0.75:
+        none = torch.zeros_like(lungs)
+        return (lungs, none) if share > 0.5 else (none, lungs)
     on_the_left = torch.arange(lungs.shape[2], device=lungs.device) > middle
     return lungs & on_the_left, lungs & ~on_the_left
 
 
-def _regrown(left: Tensor, right: Tensor, *grounds: Tensor) -> tuple[Tensor, Tensor]:
-    """Both grown in turn over each ground, until nothing is added; neither enters the other."""
+def _regrown(seeds: tuple[Tensor, Tensor], middle: float, reach: float, *grounds: Tensor) -> tuple[Tensor, Tensor]:
+    """Both grown in turn over each ground until nothing is added; at first not far across the midline."""
+    import torch
+
+    left, right = seeds
+    off = torch.arange(left.shape[2], device=left.device) - middle
     for ground in grounds:
-        before = -1
-        while before != (before := int(left.sum()) + int(right.sum())):
-            for step in (1, 2):
-                left = left | (steps.dilated(left, step) & ground & ~right)
-                right = right | (steps.dilated(right, step) & ground & ~left)
+        for for_left, for_right in ((ground & (off > -reach), ground & (off < reach)), (ground, ground)):
+            before = -1
+            while before != (before := int(left.sum()) + int(right.sum())):
+                for step in (1, 2):
+                    left = left | (steps.dilated(left, step) & for_left & ~right)
+                    right = right | (steps.dilated(right, step) & for_right & ~left)
     return left, right
 
 
@@ -110,7 +121,7 @@ def _drawn_along_the_pleura(left: Mask, right: Mask, trust: list[Floats], view: 
             for line, row, (first, last) in zip(worth, group, runs, strict=True):
                 part = slice(max(first - 1, low), min(last + 1, high))
                 bright = np.clip(hu[height, row, part] - usual - LINE_OVER, 0, 300)
-                lost = 2 * _misplaced(trust[0][height, row, first:last], trust[1][height, row, first:last])
+                lost = _misplaced(trust[0][height, row, first:last], trust[1][height, row, first:last])
                 at = np.clip(np.arange(part.start, part.stop), first, last) - first
                 line[part.start - low : part.stop - low] = (
                     bright - lost[at] - off_middle[part.start - low : part.stop - low]

@@ -90,14 +90,17 @@ def chest(
     seed: int = 0,
     orientation: Orientation = "axial",
     spacing: Point = (2.5, 1.7, 1.7),
+    junction_mm: float | None = None,
 ) -> Phantom:
     """The phantom chest, the same for the same arguments.
+
+    `junction_mm` is the thickness of what lies between the lungs in front; by default 7, for "touching" 2.
 
     Shapes:  spacing (slice, row, column)
     Units:   mm; HU
     """
     grid = _grid(orientation, spacing)
-    anatomy = _Anatomy(variant, seed)
+    anatomy = _Anatomy(variant, seed, junction_mm or (2.0 if variant == "touching" else 7.0))
     canvas = _Canvas(grid)
     for paint in (_trunk, _lungs, _disease, _vessels, _airways, _marker):
         paint(canvas, anatomy)
@@ -275,10 +278,10 @@ class _Anatomy:
     )
     hila: tuple[Point, Point] = ((38, 25, 4), (-34, 24, 12))
 
-    def __init__(self, variant: Variant, seed: int) -> None:
+    def __init__(self, variant: Variant, seed: int, junction_mm: float) -> None:
         self.variant = variant
         self.random = np.random.default_rng([seed, 20240517])
-        self.junction = 1.0 if variant == "touching" else 3.5
+        self.junction = junction_mm / 2
         self.mass_centre: Point = (-82, 6, 48)
         self.mass_radius = 25.0
 

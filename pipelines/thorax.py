@@ -359,16 +359,13 @@ def _plan(chest: Chest, numbers: dict[Side, int]) -> tuple[Tensor, int]:
     """Upright codes: a lung's number well inside it, its number plus an offset about its surface; and that offset."""
     import torch
 
-    if chest.airway is None:
-        raise ValueError("a chest without an airway has no lungs to delineate")
     surface = len(numbers) + 1
     with runtime.at_most(1):
-        taken = steps.dilated(chest.airway.lumen, 1)
-        plan = torch.zeros_like(taken, dtype=torch.uint8)
+        plan = torch.zeros_like(chest.view.inside, dtype=torch.uint8)
         for side, number in numbers.items():
             mask = chest.lungs[side].mask
             core = steps.eroded(mask, 1)
-            shell = steps.dilated(mask, 1) & ~core & ~taken
+            shell = steps.dilated(mask, 1) & ~core
             for other, lung in chest.lungs.items():
                 if other != side:
                     shell &= ~lung.mask

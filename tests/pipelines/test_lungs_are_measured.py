@@ -45,6 +45,23 @@ def test_lungs_that_touch_are_told_apart() -> None:
         assert dice(segment(said, label), made.truth == number) >= 0.995
 
 
+def test_lungs_are_told_apart_by_a_line_that_shows_in_part() -> None:
+    made = phantom.chest("touching", spacing=(1.25, 0.7, 0.7), junction_mm=0.7)
+    said = run(made.volume)
+    for label, number in SIDES.items():
+        assert dice(segment(said, label), made.truth == number) >= 0.99
+
+
+def test_the_airway_is_not_lung() -> None:
+    made = chest()
+    said = said_of()
+    assert said.labels is not None
+    canvas = phantom._Canvas(phantom._Grid(made.volume.affine, made.volume.array.shape))
+    for start, end, radius, _ in phantom._Anatomy.airways:
+        window, lumen = canvas.tube(start, end, radius)
+        assert said.labels[window][lumen].astype(bool).mean() < 0.02
+
+
 def test_gas_in_the_stomach_is_not_lung() -> None:
     made = chest()
     window, gas = phantom._Canvas(phantom._Grid(made.volume.affine, made.volume.array.shape)).ball(
@@ -157,9 +174,9 @@ def test_padded_corners_change_nothing(value: int) -> None:
         assert dice(segment(said, label), chest().truth == number) >= 0.995
 
 
-@pytest.mark.parametrize("value", [-2000, -1024])
-def test_lungs_that_the_field_of_view_cuts_are_refused(value: int) -> None:
-    with pytest.raises(Refused):
+@pytest.mark.parametrize(("value", "reason"), [(-2000, "leaves the volume at its side"), (-1024, "lung")])
+def test_lungs_that_the_field_of_view_cuts_are_refused(value: int, reason: str) -> None:
+    with pytest.raises(Refused, match=reason):
         run(field_of_view(chest().volume, 125, value))
 
 
