@@ -8,7 +8,7 @@ import pytest
 
 from dicom_sr import pixels, source
 from dicom_sr.nouns import Volume
-from pipelines import phantom
+from pipelines import anatomy, phantom
 from pipelines.spec import Cancelled, Refused
 from tests.pipelines.lungs import LUNG, SIDES, chest, cropped, dice, height_and_depth, numbers, run, said_of, segment
 
@@ -56,15 +56,15 @@ def test_the_airway_is_not_lung() -> None:
     made = chest()
     said = said_of()
     assert said.labels is not None
-    canvas = phantom._Canvas(phantom._Grid(made.volume.affine, made.volume.array.shape))
-    for start, end, radius, _ in phantom._Anatomy.airways:
+    canvas = anatomy.Canvas(anatomy.Grid(made.volume.affine, made.volume.array.shape))
+    for start, end, radius, _ in anatomy.Anatomy.airways:
         window, lumen = canvas.tube(start, end, radius)
         assert said.labels[window][lumen].astype(bool).mean() < 0.02
 
 
 def test_gas_in_the_stomach_is_not_lung() -> None:
     made = chest()
-    window, gas = phantom._Canvas(phantom._Grid(made.volume.affine, made.volume.array.shape)).ball(
+    window, gas = anatomy.Canvas(anatomy.Grid(made.volume.affine, made.volume.array.shape)).ball(
         (60, -36, -120), (24, 17, 10)
     )
     said = said_of()
