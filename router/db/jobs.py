@@ -22,9 +22,6 @@ AGEING = 600 * SECOND
 CLAIMS = 0x15_0C
 """Advisory lock of PostgreSQL under which jobs with a group are claimed, since two claims could both count to one."""
 
-UNREACHABLE = "Unreachable"
-"""What `problem` says of a delivery whose destination did not answer at all."""
-
 REST = {"worker": None, "lease_until": None}
 """What every job that nobody works on has."""
 
@@ -222,32 +219,6 @@ def give_up(connection: Connection, held: Job, *, reason: str, problem: str) -> 
     )
 
 
-def keep_waiting(connection: Connection, destination: str, *, wait_s: float) -> None:
-    """Nothing is delivered to this destination before `wait_s` are over."""
-    later = clock(connection) + round(wait_s * SECOND)
-    connection.execute(update(job).where(_queued_for(destination), job.c.not_before < later).values(not_before=later))
-
-
-def go_on(connection: Connection, destination: str) -> int:
-    """What waits for this destination to answer is due now; how many deliveries that are."""
-    held_up = job.c.problem.is_(None) | (job.c.problem == UNREACHABLE)
-    moved = connection.execute(
-        update(job).where(_queued_for(destination), held_up).values(not_before=clock(connection))
-    )
-    return int(moved.rowcount)
-
-
-def unreachable(connection: Connection) -> list[str]:
-    """Destinations that did not answer when they were last tried, and for which deliveries wait."""
-    rows = connection.execute(
-        select(job.c.destination)
-        .where(job.c.lane == Lane.DELIVER, job.c.state == State.QUEUED, job.c.problem == UNREACHABLE)
-        .distinct()
-        .order_by(job.c.destination)
-    )
-    return list(rows.scalars())
-
-
 def lose_leases(connection: Connection, *, gone: Collection[str] = ()) -> list[Job]:
     """Jobs whose worker has fallen silent or is known to be gone: queued again, or failed after the last attempt."""
     at = clock(connection)
@@ -397,10 +368,6 @@ def next_due(connection: Connection, lane: Lane) -> int | None:
         select(func.min(job.c.not_before)).where(job.c.lane == lane, job.c.state.in_(before(Event.CLAIM)))
     )
     return earliest
-
-
-def _queued_for(destination: str) -> ColumnElement[bool]:
-    return and_(job.c.lane == Lane.DELIVER, job.c.destination == destination, job.c.state == State.QUEUED)
 
 
 def _like(one: Job) -> ColumnElement[bool]:

@@ -1,8 +1,8 @@
 """A destination that does not answer at all: nothing is tried on it until its echo comes, and no attempt is spent.
 
 The rows say it all, so a restart changes nothing: a queued delivery whose last problem was Unreachable keeps all for
-its destination waiting (`db.jobs.keep_waiting`). This page asks such destinations by the clock, and lets everything go
-on as soon as one answers, or says that it does not want us. A delivery knocks by itself now and then, too.
+its destination waiting (`db.circuits.keep_waiting`). This page asks such destinations by the clock, and lets everything
+go on as soon as one answers, or says that it does not want us. A delivery knocks by itself now and then, too.
 """
 
 import time
@@ -10,7 +10,7 @@ import time
 import structlog
 
 from router import destinations
-from router.db import jobs
+from router.db import circuits
 from router.db.engine import reading, writing
 from router.destinations import Context, Rejected, Unreachable
 from router.domain.job import Lane
@@ -36,7 +36,7 @@ class Circuits:
     def ask(self, node: Node) -> None:
         """Ask every destination for which deliveries wait whether it is back."""
         with reading(node.engine) as connection:
-            waiting = jobs.unreachable(connection)
+            waiting = circuits.unreachable(connection)
             known = in_force(connection) if waiting else {}
         for name in waiting:
             destination = known.get(name)
@@ -62,7 +62,7 @@ class Circuits:
     def back(self, node: Node, name: str) -> None:
         """It answers: what waited is due."""
         with writing(node.engine) as connection:
-            number = jobs.go_on(connection, name)
+            number = circuits.go_on(connection, name)
         log.info("destination.up", destination=name, deliveries=number)
         self.forget(name)
         node.bell.ring(Lane.DELIVER)

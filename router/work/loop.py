@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_sr.problem import Problem
-from router.db import jobs
+from router.db import circuits, jobs
 from router.db.engine import clock, reading, writing
 from router.domain.job import Job, Lane, Outcome, State
 from router.domain.retry import wait_s
@@ -227,7 +227,7 @@ class Loop:
                 else:
                     moved = jobs.retry(connection, held, wait_s=wait, reason=reason, problem=name, attempt=spent)
                     if free and held.destination is not None:
-                        jobs.keep_waiting(connection, held.destination, wait_s=wait)
+                        circuits.keep_waiting(connection, held.destination, wait_s=wait)
         except SQLAlchemyError as unreachable:  # its lease runs out, and another attempt is made
             log.error("queue.unreachable", error=type(unreachable).__name__)
             return

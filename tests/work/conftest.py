@@ -43,9 +43,9 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
 def shelf(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The catalogue also lists the pipelines of these tests."""
     monkeypatch.setattr(catalog, "__path__", [*catalog.__path__, SHELF])
-    catalog.names.cache_clear()
+    catalog.own.cache_clear()
     yield
-    catalog.names.cache_clear()
+    catalog.own.cache_clear()
 
 
 @pytest.fixture
