@@ -141,9 +141,9 @@ class Site:
 def shelf(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The catalogue also lists the folder beside these tests."""
     monkeypatch.setattr(catalog, "__path__", [*catalog.__path__, str(Path(__file__).parent / "catalog")])
-    catalog.names.cache_clear()
+    catalog.own.cache_clear()
     yield
-    catalog.names.cache_clear()
+    catalog.own.cache_clear()
 
 
 MakeSite = Callable[..., Site]
