@@ -119,11 +119,17 @@ class Exchange:
             raise PeerGone(f"{self.caller} ended the association", remedy="It will ask again if it wants the rest")
 
     def _let_it_take(self) -> None:
-        """Wait while the peer is slower than we are, as long as it takes anything at all."""
+        """Wait while the peer is slower than we are, as long as it takes anything at all.
+
+        Until nothing waits any more: as long as something is to be sent, pynetdicom does not look whether a C-CANCEL or
+        an abort has come.
+        """
         waiting = self.association.dul.to_provider_queue
+        if waiting.qsize() <= WAITING:
+            return
         least, since = waiting.qsize(), time.monotonic()
         patience_s = self.association.network_timeout or 60
-        while waiting.qsize() > WAITING:
+        while waiting.qsize():
             self.check()
             if waiting.qsize() < least:
                 least, since = waiting.qsize(), time.monotonic()

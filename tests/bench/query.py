@@ -21,18 +21,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
-from pynetdicom.dsutils import encode
-from pynetdicom.pdu import A_ASSOCIATE_RQ
-from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotification, MaximumLengthNotification
-from pynetdicom.presentation import build_context
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 from sqlalchemy import Connection, insert
 
 from router.db.engine import connect, writing
 from router.db.tables import instance, series, study
-from router.query.exchange import command_set
+from tests.query import raw
 from tests.query.holding import EMPTY_INSTANCE, EMPTY_SERIES, EMPTY_STUDY
 from tests.query.node import answering
 
@@ -91,39 +84,6 @@ def fill(connection: Connection, studies: int) -> None:
             connection.execute(insert(table), values)
 
 
-def association() -> bytes:
-    """An A-ASSOCIATE-RQ for Study Root queries."""
-    request = A_ASSOCIATE()
-    request.application_context_name = "1.2.840.10008.3.1.1.1"
-    request.calling_ae_title, request.called_ae_title = "FRIEND", "ISOCENTER"
-    length, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
-    length.maximum_length_received = 65536
-    implementation.implementation_class_uid = "1.2.3"
-    request.user_information = [length, implementation]
-    context = build_context(StudyRootQueryRetrieveInformationModelFind, ExplicitVRLittleEndian)
-    context.context_id = 1
-    request.presentation_context_definition_list = [context]
-    pdu = A_ASSOCIATE_RQ()
-    pdu.from_primitive(request)
-    return bytes(pdu.encode())
-
-
-def request(keys: dict[str, str]) -> bytes:
-    """A C-FIND request at study level."""
-    identifier = Dataset()
-    identifier.SpecificCharacterSet = "ISO_IR 192"
-    identifier.QueryRetrieveLevel = "STUDY"
-    for keyword in RETURN:
-        setattr(identifier, keyword, keys.get(keyword, ""))
-    data = encode(identifier, is_implicit_vr=False, is_little_endian=True) or b""
-    command = Dataset()
-    command.AffectedSOPClassUID = StudyRootQueryRetrieveInformationModelFind
-    command.CommandField, command.MessageID, command.Priority, command.CommandDataSetType = 0x0020, 1, 0, 1
-    encoded = command_set(command)
-    values = struct.pack(">IBB", len(encoded) + 2, 1, 3) + encoded + struct.pack(">IBB", len(data) + 2, 1, 2) + data
-    return struct.pack(">BBI", 4, 0, len(values)) + values
-
-
 def pdus(connection: socket.socket) -> Iterator[tuple[int, bytes]]:
     """What arrives: type and content of each PDU."""
     file = connection.makefile("rb", buffering=1 << 20)
@@ -132,26 +92,23 @@ def pdus(connection: socket.socket) -> Iterator[tuple[int, bytes]]:
         yield kind, file.read(length)
 
 
-PENDING = (struct.pack("<HHIH", 0, 0x0900, 2, 0xFF00), struct.pack("<HHIH", 0, 0x0900, 2, 0xFF01))
-
-
 def ask(port: int, keys: dict[str, str]) -> tuple[float, int, float]:
     """Milliseconds to the first match, number of matches, and matches a second."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.sendall(association())
+        connection.sendall(raw.association())
         arriving = pdus(connection)
         assert next(arriving)[0] == 2, "not accepted"
         began = time.perf_counter()
-        connection.sendall(request(keys))
+        connection.sendall(raw.c_find({name: keys.get(name, "") for name in RETURN}))
         first, matches = 0.0, 0
         for _, content in arriving:
-            if not any(status in content for status in PENDING):
+            if not any(status in content for status in raw.PENDING):
                 break
             matches += 1
             first = first or time.perf_counter()
         ended = time.perf_counter()
-        connection.sendall(struct.pack(">BBII", 5, 0, 4, 0))
+        connection.sendall(raw.RELEASE)
         for _ in arriving:
             pass
     rate = (matches - 1) / (ended - first) if matches > 1 else 0.0

@@ -3,16 +3,15 @@
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from pydicom import dcmread
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, evt
-from pynetdicom.presentation import build_context
 from sqlalchemy import insert, select, update
 
 from router import query
@@ -27,7 +26,6 @@ from router.query.commitment import Proof, nothing_is_proven
 from router.store import Store
 from router.wake import Bell
 from tests.query.holding import EMPTY_INSTANCE, EMPTY_SERIES, EMPTY_STUDY, make
-from tests.servers import free_port
 
 LOCALHOST = ["127.0.0.0/8"]
 RIGHTS = ["store", "echo", "query", "retrieve", "commit"]
@@ -38,8 +36,8 @@ class Answering:
     """A node whose queries are served by a plain pynetdicom AE."""
 
     node: Node
+    ae: AE
     port: int = 0
-    received: list[Dataset] = field(default_factory=list)
 
     def sources(self, *entries: dict[str, Any]) -> None:
         """Make these the sources in force."""
@@ -155,7 +153,7 @@ def ct(
 
 
 @contextmanager
-def answering(folder: Path, prove: Proof = nothing_is_proven, *, max_pdu: int = 16382) -> Iterator[Answering]:
+def answering(folder: Path, prove: Proof = nothing_is_proven, *, timeout_s: float = 10) -> Iterator[Answering]:
     """A node that everybody on loopback called FRIEND may ask everything."""
     settings = Settings(run_path=folder / "run", ae_title="ISOCENTER")
     engine = connect(f"sqlite:///{folder}/isocenter.db")
@@ -168,11 +166,10 @@ def answering(folder: Path, prove: Proof = nothing_is_proven, *, max_pdu: int = 
         store=Store(folder / "store"),
         bell=Bell(folder / "run" / "wake"),
     )
-    made = Answering(node=node)
-    made.sources({"ae_title": "FRIEND", "addresses": LOCALHOST, "services": RIGHTS})
     ae = AE(ae_title="ISOCENTER")
-    ae.maximum_pdu_size = max_pdu
-    ae.dimse_timeout = ae.network_timeout = ae.acse_timeout = 10
+    ae.dimse_timeout = ae.network_timeout = ae.acse_timeout = timeout_s
+    made = Answering(node=node, ae=ae)
+    made.sources({"ae_title": "FRIEND", "addresses": LOCALHOST, "services": RIGHTS})
     for context in query.contexts():
         ae.add_supported_context(
             context.abstract_syntax, context.transfer_syntax, scu_role=context.scu_role, scp_role=context.scp_role
@@ -222,6 +219,3 @@ def storing(title: str = "ARCHIVE", *, classes: Sequence[str] = (CTImageStorage,
         yield server.server_address[1], got
     finally:
         server.shutdown()
-
-
-__all__ = ["build_context", "free_port"]
