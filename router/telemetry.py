@@ -6,6 +6,7 @@ object a line. Bind the study and the job once, at the door of a step: `structlo
 
 import logging
 import sys
+import warnings
 
 import structlog
 
@@ -36,6 +37,7 @@ def configure(settings: Log, *, role: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
+    warnings.simplefilter("ignore")  # pydicom's quote values, and values name patients
     # pynetdicom and pydicom log data sets, patients included, at DEBUG and sometimes above: only their worst passes.
     for name in ("pynetdicom", "pydicom", "highdicom", "alembic", "apscheduler"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
