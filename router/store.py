@@ -111,12 +111,12 @@ class Store:
     def keep(self, content: bytes, *, suffix: str = ".dcm") -> str:
         """Durable file of a produced object, named by its content; the same content twice is one file.
 
+        It is written even if a file of this name is there: that one may have been cut short by a power failure.
+
         Raises:  StoreUnusable
         """
         digest = hashlib.sha256(content).hexdigest()
         relative = f"{RESULTS}/{digest[:2]}/{digest}{suffix}"
-        if self.path(relative).exists():
-            return relative
         try:
             part = Part(self)
             try:

@@ -29,7 +29,8 @@ def add(connection: Connection, request: CommitmentRequest, *, not_before: int) 
         received_at=request.received_at,
         not_before=not_before,
     )
-    if connection.execute(fresh.on_conflict_do_nothing()).rowcount:
+    made = fresh.on_conflict_do_nothing().returning(commitment_request.c.transaction_uid)  # PostgreSQL counts no rows
+    if connection.execute(made).one_or_none() is not None:
         return True
     known = connection.execute(select(commitment_request).where(*_is(request))).one()
     if known.requested != requested:

@@ -220,6 +220,14 @@ def test_off_ext4_the_folder_is_synced_too(tmp_path: Path, monkeypatch: pytest.M
         assert synced == expected
 
 
+def test_a_produced_file_cut_short_by_a_power_failure_is_whole_after_the_next_try(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    kept = store.keep(b"whole result")
+    store.path(kept).write_bytes(b"who")
+    assert store.keep(b"whole result") == kept
+    assert store.path(kept).read_bytes() == b"whole result"
+
+
 def test_litter_of_a_dead_writer_goes_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
     store = Store(tmp_path)
     living = store.open_part()
