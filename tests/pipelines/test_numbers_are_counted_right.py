@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -25,6 +25,7 @@ def volume_of(array: np.ndarray) -> Volume:
 LABELS = arrays.arrays(np.uint8, SHAPE, elements=st.integers(0, 3))
 
 
+@settings(deadline=None)
 @given(
     arrays.arrays(np.int16, SHAPE, elements=st.integers(-1100, 3071)),
     LABELS,
@@ -42,6 +43,7 @@ def test_whole_numbers_are_exact(array: np.ndarray, labels: np.ndarray, below: i
             assert found.percentile(percent) == np.percentile(values, percent, method="inverted_cdf")
 
 
+@settings(deadline=None)
 @given(arrays.arrays(np.float32, SHAPE, elements=st.floats(-1100, 3000, width=32)), LABELS)
 def test_fractions_are_counted_on_the_right_side_of_a_whole_number(array: np.ndarray, labels: np.ndarray) -> None:
     for number, found in enumerate(measure.distributions(volume_of(array), labels, 3), start=1):
