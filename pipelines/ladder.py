@@ -89,7 +89,7 @@ def _attempt(rung: Rung, image: "Tensor", network: "nn.Module", inferer: Any, pl
     tiling = tiling_of(inferer, tuple(image.shape[1:]), placement)
     with _precision(rung):
         if tiling is not None:
-            tiling = replace(tiling, batch=rung.batch or (1 if rung.device == "cpu" else tiling.batch))
+            tiling = replace(tiling, batch=rung.batch or tiling.batch)
             tiling = _smaller(tiling) if rung.smaller else tiling
             try:
                 return blended(image, network, tiling, keep_on=rung.keep_on, told=told)[None]

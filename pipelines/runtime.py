@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from dicom_sr.problem import Problem
 
@@ -51,13 +52,16 @@ def settled(threads: int | None = None) -> Iterator[None]:
     """
     import torch
 
-    before = torch.are_deterministic_algorithms_enabled()
+    flags: Any = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), flags.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
+    flags.fill_uninitialized_memory = False  # else every new tensor is written twice
     try:
         with torch.inference_mode(), at_most(threads or cores()):
             yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before[0])
+        flags.fill_uninitialized_memory = before[1]
 
 
 @contextmanager
