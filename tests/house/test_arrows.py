@@ -18,7 +18,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "router.destinations": {"router.destinations", "router.domain", "router.config", "router.errors", "dicom_sr"},
     "router.ingest": {
         "router.ingest", "router.db", "router.domain", "router.store", "router.query", "router.destinations",
-        "router.config", "router.errors", "router.node", "router.telemetry", "router.wake", "router.rulebook", "dicom_sr",
+        "router.config", "router.errors", "router.node", "router.telemetry", "router.wake", "router.rulebook",
+        "dicom_sr",
     },
     "router.web": {
         "router.web", "router.db", "router.domain", "router.store", "router.query", "router.ingest",
