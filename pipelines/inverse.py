@@ -26,6 +26,8 @@ Told = Callable[[float], None]
 
 SLAB = 16
 """Network planes whose values are activated and brought into order at a time."""
+DENSE = 0.08
+"""Share of boundary points above which all points are interpolated axis by axis, as fewer are cheaper one by one."""
 MAX_CLASSES = 255
 MAX_MASKS = 62
 
@@ -106,10 +108,11 @@ def _winners(values: "Tensor") -> "Tensor":
 class Slab:
     """Some neighbouring planes of the network's grid.
 
-    `cells` holds, for each cube of eight neighbours, the code that they share, or `mixed`; `table` their values,
-    (voxel, class), a voxel's number being what `strides` makes of its indices.
+    `values` are theirs, (class, x, y, z); `table` has the same as (voxel, class), a voxel's number being what `strides`
+    makes of its indices. `cells` holds, for each cube of eight neighbours, the code that they share, or `mixed`.
     """
 
+    values: "Tensor"
     cells: "Tensor"
     table: "Tensor"
     strides: tuple[int, int, int]
@@ -187,7 +190,7 @@ def _slab(values: "Tensor", code: Callable[["Tensor"], "Tensor"], mixed: int) ->
     _, height, depth = codes.shape
     strides = tuple(step if n > 1 else 0 for step, n in zip((height * depth, depth, 1), codes.shape, strict=True))
     table = values.reshape(len(values), -1).t().contiguous()
-    return Slab(cells, table, (strides[0], strides[1], strides[2]), mixed)
+    return Slab(values, cells, table, (strides[0], strides[1], strides[2]), mixed)
 
 
 def _part(line: Between, part: slice, first: int) -> Between:
@@ -204,7 +207,12 @@ def _between_cells(
     found = slab.cells
     for axis, line in ((2, deep), (1, down), (0, across)):
         found = found.index_select(axis, line.low.clamp(max=found.shape[axis] - 1))
-    undecided = torch.nonzero(found == slab.mixed)
+    mixed = found == slab.mixed
+    if int(mixed.sum()) > DENSE * mixed.numel():
+        first, stop = int(across.low.min()), int(across.high.max()) + 1
+        near = Between(across.low - first, across.high - first, across.share)
+        return code(near.of(down.of(deep.of(slab.values[:, first:stop], 3), 2), 1))
+    undecided = torch.nonzero(mixed)
     if len(undecided):
         points = undecided.unbind(dim=1)
         base = torch.zeros(len(undecided), 1, dtype=torch.int64, device=found.device)
