@@ -12,8 +12,10 @@ from typing import Any
 
 from sqlalchemy import (
     Connection,
+    Dialect,
     Insert,
     Row,
+    bindparam,
     case,
     delete,
     func,
@@ -130,6 +132,22 @@ def record_new(connection: Connection, arrivals: Sequence[Arrival]) -> list[Arri
     return late
 
 
+def record_plain(cursor: Any, dialect: Dialect, arrivals: Sequence[Arrival]) -> bool:
+    """As `record_new`, on the driver's cursor and as fast as it goes: within a transaction that the caller has begun.
+
+    False when one of them is not new, or may be ours: then the caller rolls back and takes the long way.
+    """
+    if any(one.ours or one.sop_instance_uid.startswith(DERIVED) for one in arrivals):
+        return False
+    if INSERT.run(cursor, dialect, [_values(one, 1, Status.CURRENT) for one in arrivals]) != len(arrivals):
+        return False
+    studies = {one.study_instance_uid: one for one in arrivals}
+    REOPEN.run(cursor, dialect, [_study(one, one.received_at) for one in studies.values()])
+    seen = {(one.series_instance_uid, one.study_instance_uid): one for one in arrivals}
+    FILE_SERIES.run(cursor, dialect, [_series(one) for one in seen.values()])
+    return True
+
+
 def _marked(connection: Connection, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
     """Our results among them known by their UIDs; every UID that we derive begins alike (`dicom_sr.uids`)."""
     candidates = [one.sop_instance_uid for one in arrivals if one.sop_instance_uid.startswith(DERIVED) and not one.ours]
@@ -151,7 +169,7 @@ def record_correction(connection: Connection, arrival: Arrival) -> int:
     INSERT(connection, [_values(arrival, version, Status.CURRENT)])
     _touch(connection, [arrival])
     _identify(connection, arrival)
-    _look_again(connection, _studies_of(connection, arrival.sop_instance_uid), arrival.received_at)
+    _reopen_left(connection, arrival)
     return version
 
 
@@ -235,24 +253,36 @@ def undigested(connection: Connection, *, limit: int = 64) -> list[InstanceRow]:
 
 def set_digests(connection: Connection, digests: Iterable[Digests]) -> None:
     """Write digests where there are none; a pixel digest that is there stays: a correction has that of its origin."""
-    for one in digests:
-        connection.execute(
-            update(instance)
-            .where(
-                instance.c.sop_instance_uid == one.sop_instance_uid,
-                instance.c.version == one.version,
-                instance.c.dataset_digest.is_(None),
-            )
-            .values(
-                dataset_digest=one.dataset_digest,
-                pixel_digest=func.coalesce(instance.c.pixel_digest, one.pixel_digest),
-            )
-        )
+    rows = [
+        {"of": one.sop_instance_uid, "of_version": one.version, "whole": one.dataset_digest, "pixels": one.pixel_digest}
+        for one in digests
+    ]
+    if rows:
+        connection.execute(SET_DIGESTS, rows)
+
+
+SET_DIGESTS = (
+    update(instance)
+    .where(
+        instance.c.sop_instance_uid == bindparam("of"),
+        instance.c.version == bindparam("of_version"),
+        instance.c.dataset_digest.is_(None),
+    )
+    .values(dataset_digest=bindparam("whole"), pixel_digest=func.coalesce(instance.c.pixel_digest, bindparam("pixels")))
+)
 
 
 def look_again(connection: Connection, study_instance_uids: Iterable[str], at: int) -> None:
-    """Ask decide to look at these studies, as far as they are still open."""
-    _look_again(connection, list(study_instance_uids), at)
+    """Ask decide to look at these studies, as far as they wait for it; one of our own objects alone does not."""
+    connection.execute(
+        update(study)
+        .where(
+            study.c.study_instance_uid.in_(list(study_instance_uids)),
+            study.c.state == RECEIVING,
+            study.c.decide_at.is_not(None),
+        )
+        .values(decide_at=at)
+    )
 
 
 def in_folder(connection: Connection, folder: str) -> dict[str, int]:
@@ -386,20 +416,22 @@ def _identify(connection: Connection, arrival: Arrival) -> None:
     )
 
 
-def _studies_of(connection: Connection, sop_instance_uid: str) -> list[str]:
-    """Studies in which any version of this instance is or was."""
-    return list(
-        connection.execute(
-            select(instance.c.study_instance_uid).where(instance.c.sop_instance_uid == sop_instance_uid).distinct()
-        ).scalars()
+def _reopen_left(connection: Connection, arrival: Arrival) -> None:
+    """Other studies that a version of this instance was in have lost it: decide looks at what is left of them."""
+    mine = instance.alias()
+    left = (
+        select(instance.c.study_instance_uid)
+        .join(mine, mine.c.study_instance_uid == instance.c.study_instance_uid)
+        .where(
+            mine.c.sop_instance_uid == arrival.sop_instance_uid,
+            instance.c.study_instance_uid != arrival.study_instance_uid,
+            instance.c.status == Status.CURRENT,
+        )
     )
-
-
-def _look_again(connection: Connection, study_instance_uids: list[str], at: int) -> None:
     connection.execute(
         update(study)
-        .where(study.c.study_instance_uid.in_(study_instance_uids), study.c.state == "receiving")
-        .values(decide_at=at)
+        .where(study.c.study_instance_uid.in_(left), study.c.state != HELD)
+        .values(state="receiving", decide_at=arrival.received_at)
     )
 
 

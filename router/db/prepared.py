@@ -6,7 +6,7 @@ SQLAlchemy's own work for one statement takes longer than SQLite's. Only the doo
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Insert, bindparam
+from sqlalchemy import Connection, Dialect, Insert, bindparam
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError
 
@@ -33,23 +33,26 @@ class Prepared:
 
         Raises:  SQLAlchemyError
         """
-        sql, order, constant = self._for(connection, rows[0])
-        full = [{**constant, **row} for row in rows] if constant else rows
-        parameters: Any = [tuple(map(row.__getitem__, order)) for row in full] if order else full
         cursor = connection.connection.cursor()
         try:
-            if len(parameters) == 1:
-                cursor.execute(sql, parameters[0])
-            else:
-                cursor.executemany(sql, parameters)
-            return cursor.rowcount
+            return self.run(cursor, connection.dialect, rows)
         except connection.dialect.loaded_dbapi.Error as error:
-            raise OperationalError(sql, None, error) from error
+            raise OperationalError("", None, error) from error
         finally:
             cursor.close()
 
-    def _for(self, connection: Connection, row: Mapping[str, Any]) -> tuple[str, list[str] | None, Mapping[str, Any]]:
-        dialect = connection.dialect
+    def run(self, cursor: Any, dialect: Dialect, rows: Sequence[Mapping[str, Any]]) -> int:
+        """The same on a cursor of the driver, whose errors come as they are."""
+        sql, order, constant = self._for(dialect, rows[0])
+        full = [{**constant, **row} for row in rows] if constant else rows
+        parameters: Any = [tuple(map(row.__getitem__, order)) for row in full] if order else full
+        if len(parameters) == 1:
+            cursor.execute(sql, parameters[0])
+        else:
+            cursor.executemany(sql, parameters)
+        return int(cursor.rowcount)
+
+    def _for(self, dialect: Dialect, row: Mapping[str, Any]) -> tuple[str, list[str] | None, Mapping[str, Any]]:
         if dialect.name not in self.compiled:
             statement = self.build(insert_for(dialect.name), {name: bindparam(name) for name in row})
             compiled: Any = statement.compile(dialect=dialect)

@@ -15,7 +15,7 @@ from router.ingest import part10
 from router.ingest.facts import Facts
 from router.ingest.walker import ITEM
 
-CHUNK = 1 << 18
+CHUNK = 1 << 20
 GROUP = part10.GROUP_LENGTH_AT + 4
 
 SEPARATOR = "\x1f"

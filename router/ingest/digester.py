@@ -1,90 +1,64 @@
-"""The thread that computes what nobody waits for: digests of new instances, also of those from before a restart.
+"""The process that computes what nobody waits for: digests of new instances, also of those from before a restart.
 
-It also rings for decide, so that a burst of instances wakes the next room a few times a second, not at each.
+It is a process of its own, since hashing in a thread would make receiving wait for the interpreter's lock, and a kind
+one: it yields to all others. The listener starts it, tells it what it needs on standard input, and keeps that open;
+when the listener is gone in whatever way, so is it. `python -m router.ingest.digester` by hand makes no sense.
 """
 
+import json
 import os
+import select
 import struct
-import threading
-import time
+import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from router import telemetry
+from router.config import Log
 from router.db import instances
-from router.db.engine import reading, writing
+from router.db.engine import connect, reading, writing
 from router.db.instances import Digests, InstanceRow
 from router.ingest.digest import digests
 from router.store import Store
-from router.wake import Bell
+from router.wake import Bell, Ear
 
 log = structlog.get_logger()
 
+TOPIC = "digest"
 BATCH = 32
 LOOK_S = 30.0
-RING_S = 0.1
 NICENESS = 10
-"""Hashing yields to receiving: the digests of a burst may lag behind it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """What the listener tells its digester; on a pipe, since a database's URL may hold a password."""
+
+    database_url: str
+    store: str
+    wake_folder: str
+    log_format: str
+    log_level: str
+
+    def line(self) -> bytes:
+        """As it goes through the pipe."""
+        return json.dumps(asdict(self)).encode() + b"\n"
 
 
 class Digester:
-    """Start it once a process; `stop` ends it after the file in hand."""
+    """Computes what is missing, the longest waiting first."""
 
-    def __init__(self, store: Store, engine: Engine, bell: Bell) -> None:
+    def __init__(self, store: Store, engine: Engine) -> None:
         self.store = store
         self.engine = engine
-        self.bell = bell
-        self.stopped = False
-        self.arrived = threading.Event()
-        self.changed = threading.Event()
-        self.threads = [
-            threading.Thread(target=self._digest, name="digester", daemon=True),
-            threading.Thread(target=self._ring, name="ringer", daemon=True),
-        ]
 
-    def start(self) -> None:
-        """Begin with what was left undone."""
-        self.arrived.set()
-        for thread in self.threads:
-            thread.start()
-
-    def stop(self) -> None:
-        """End both threads; returns when they have ended."""
-        self.stopped = True
-        self.arrived.set()
-        self.changed.set()
-        for thread in self.threads:
-            thread.join()
-
-    def stored(self) -> None:
-        """An instance was committed: digest it, and tell decide."""
-        self.arrived.set()
-        self.changed.set()
-
-    def tell(self) -> None:
-        """Decide has something to look at."""
-        self.changed.set()
-
-    def _ring(self) -> None:
-        while not self.stopped:
-            self.changed.wait()
-            self.changed.clear()
-            self.bell.ring("decide")
-            time.sleep(RING_S)
-        self.bell.ring("decide")
-
-    def _digest(self) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-        while not self.stopped:
-            self.arrived.wait(LOOK_S)
-            self.arrived.clear()
-            while not self.stopped and self._batch():
-                self.changed.set()
-
-    def _batch(self) -> bool:
-        """Digest the longest waiting instances; False when none is left, or none can be done now."""
+    def batch(self) -> bool:
+        """Digest some instances; False when none is left, or none can be done now."""
         try:
             with reading(self.engine) as connection:
                 waiting = instances.undigested(connection, limit=BATCH)
@@ -94,7 +68,7 @@ class Digester:
                     instances.set_digests(connection, done)
                     instances.mark_lost(connection, lost)
         except (OSError, SQLAlchemyError) as error:
-            log.error("digester.cannot_read", why=str(error))
+            log.error("digester.cannot_go_on", why=str(error))
             return False
         return bool(done or lost)
 
@@ -106,11 +80,37 @@ class Digester:
         done: list[Digests] = []
         lost: list[str] = []
         for row in waiting:
-            if self.stopped:
-                break
             try:
                 done.append(digests(self.store.path(row.path), row.version, row))
             except (FileNotFoundError, struct.error):
                 lost.append(row.path)
                 log.error("instance.file_missing", path=row.path, instance=row.sop_instance_uid)
         return done, lost
+
+
+def run(orders: Orders, listener: int) -> None:
+    """Digest until the listener closes its end of the pipe."""
+    bell = Bell(Path(orders.wake_folder))
+    digester = Digester(Store(Path(orders.store)), connect(orders.database_url, durable=False))
+    with Ear(bell.folder, TOPIC) as ear:
+        while True:
+            while digester.batch():
+                bell.ring("decide")
+                if select.select([listener], [], [], 0)[0]:
+                    return
+            ready, _, _ = select.select([ear.socket.fileno(), listener], [], [], LOOK_S)
+            if listener in ready:
+                return
+            ear.wait(0)
+
+
+def main() -> None:
+    """Read the orders and follow them."""
+    os.nice(NICENESS)
+    orders = Orders(**json.loads(sys.stdin.readline()))
+    telemetry.configure(Log.model_validate({"format": orders.log_format, "level": orders.log_level}), role="listen")
+    run(orders, sys.stdin.fileno())
+
+
+if __name__ == "__main__":
+    main()

@@ -8,9 +8,9 @@ is pinned by tests/ingest/test_pynetdicom_seams.py.
 import os
 import select
 import socket
-import struct
 import threading
 import time
+import traceback
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from pynetdicom.pdu_primitives import P_DATA
 
 from router.ingest import pdu
 from router.ingest.pdu import StoreRequest
+from router.ingest.quiet import MALFORMED
 from router.ingest.receive import Answer
 from router.ingest.storing import Storing
 from router.ingest.stream import BrokenProtocolError, Stream
@@ -40,12 +41,6 @@ INVALID_PDU = "Evt19"
 RESTING_S = 2.0
 """An association that is silent for so long gives its buffer back."""
 FOREVER_S = 3600.0
-
-MALFORMED = (
-    ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, OSError, RecursionError, TypeError,
-    ValueError, struct.error,
-)  # fmt: skip
-"""What decoding has been seen to raise on bytes from a peer that means no good."""
 
 
 class EventDUL(DULServiceProvider):  # type: ignore[misc]
@@ -101,8 +96,8 @@ class EventDUL(DULServiceProvider):  # type: ignore[misc]
                     self._wait(connection)
         except InvalidEventError as error:
             log.warning("association.broken", why=str(error))
-        except Exception:  # listener handler: one association must not take others with it
-            log.exception("association.failed")
+        except Exception:  # noqa: BLE001 - the listener's handler: one association must not take others with it
+            log.error("association.failed", association=self.assoc.visit_id, trace=traceback.format_exc())  # no values
         finally:
             self._end(connection)
 
@@ -204,6 +199,7 @@ class EventDUL(DULServiceProvider):  # type: ignore[misc]
         """Give a PDU that is not for us to pynetdicom."""
         try:
             decoded, event = self._decode_pdu(bytearray(whole))
+            decoded.to_primitive()  # the state machine does it again, but does not survive what this raises
         except MALFORMED as error:
             raise BrokenProtocolError(f"a malformed PDU: {error}") from error
         self._recv_pdu.put(decoded)

@@ -5,7 +5,6 @@ does not understand. A test holds them to the same answer on every real file. En
 geometry from the shared functional groups, else from those of the first frame.
 """
 
-import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from pydicom.uid import (
 )
 
 from router.ingest.facts import FRAME_WANTED, ITEM_WANTED, WANTED, Facts, decode
-from router.ingest.quiet import quietly
+from router.ingest.quiet import MALFORMED, quietly
 from router.ingest.walker import (
     FRAME_GROUPS,
     MAX_DEPTH,
@@ -129,7 +128,7 @@ def by_pydicom(data: Bytes, transfer_syntax_uid: str, *, start: int = 0) -> Head
             dataset = read_dataset(file, implicit, little, stop_when=at_pixels, defer_size=MAX_ELEMENT)
             found = {tag: value for tag, value in _values(dataset, len(data)) if tag in WANTED}
             items, frames = _items(dataset), _frames(dataset)
-    except PYDICOM_GIVES_UP as error:
+    except MALFORMED as error:
         raise _not_parseable() from error
     offset = length = None
     if pixels:
@@ -146,12 +145,6 @@ def by_pydicom(data: Bytes, transfer_syntax_uid: str, *, start: int = 0) -> Head
 
 CUT_OFF = "End of file"
 """How pydicom begins what it says about a sequence without an end."""
-
-PYDICOM_GIVES_UP = (
-    ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, OSError, RecursionError, TypeError,
-    ValueError, struct.error,
-)  # fmt: skip
-"""What pydicom has been seen to raise on bytes that are no data set."""
 
 
 def _values(dataset: Dataset, size: int) -> Iterator[tuple[int, bytes]]:

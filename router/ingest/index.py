@@ -5,11 +5,13 @@ alone commits each row by itself and hands nothing over.
 """
 
 import threading
+from contextlib import closing, suppress
 
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Engine, PoolProxiedConnection
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from router.db import instances
+from router.db.engine import writing
 from router.db.instances import Arrival
 
 
@@ -30,7 +32,7 @@ class Index:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.connection: Connection | None = None
+        self.connection: PoolProxiedConnection | None = None
         self.turn = threading.Lock()
         self.queueing = threading.Lock()
         self.waiting: list[_Waiting] = []
@@ -60,22 +62,45 @@ class Index:
                 self.connection = None
 
     def _commit(self, batch: list[_Waiting]) -> None:
+        arrivals = [one.arrival for one in batch]
         try:
-            late = self._write([one.arrival for one in batch])
+            late = set() if self._commit_plain(arrivals) else self._commit_any(arrivals)
             for one in batch:
                 one.is_fresh = one.arrival.path not in late
         except SQLAlchemyError as error:
-            if self.connection is not None:
-                self.connection.invalidate()
             for one in batch:
                 one.error = error
         finally:
             for one in batch:
                 one.is_done = True
 
-    def _write(self, arrivals: list[Arrival]) -> set[str]:
+    def _commit_plain(self, arrivals: list[Arrival]) -> bool:
+        """Commit rows of instances that are all new, by the driver alone; False when some are not."""
+        dialect = self.engine.dialect
+        try:
+            if self.connection is None:
+                self.connection = self.engine.raw_connection()
+            with closing(self.connection.cursor()) as cursor:
+                if dialect.name == "sqlite":
+                    cursor.execute("BEGIN IMMEDIATE")
+                if instances.record_plain(cursor, dialect, arrivals):
+                    self.connection.commit()
+                    return True
+            self.connection.rollback()
+        except dialect.loaded_dbapi.Error as error:
+            self._forget_connection()
+            raise OperationalError("the index", None, error) from error
+        return False
+
+    def _commit_any(self, arrivals: list[Arrival]) -> set[str]:
         """Commit the rows; gives the paths of those of which another was there first."""
-        if self.connection is None or self.connection.invalidated:
-            self.connection = self.engine.connect().execution_options(writes=True)
-        with self.connection.begin():
-            return {one.path for one in instances.record_new(self.connection, arrivals)}
+        with writing(self.engine) as connection:
+            return {one.path for one in instances.record_new(connection, arrivals)}
+
+    def _forget_connection(self) -> None:
+        """It may be in any state: the next commit takes another."""
+        if self.connection is not None:
+            with suppress(self.engine.dialect.loaded_dbapi.Error):
+                self.connection.rollback()
+            self.connection.invalidate()
+            self.connection = None

@@ -19,14 +19,16 @@ from router.db.associations import Ending
 from router.db.engine import connect, now, writing
 from router.ingest.admission import Admission, Caller, Refusal, Source, Sources
 from router.ingest.association import DoorServer
-from router.ingest.digester import Digester
+from router.ingest.notice import Notice
 from router.ingest.offers import contexts
 from router.ingest.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from router.ingest.pdu import StoreRequest
+from router.ingest.quiet import unvalidated
 from router.ingest.receive import Answer, Command, Receiver
 from router.ingest.reconcile import reconcile
 from router.ingest.status import Rejection, StoreStatus
 from router.ingest.storing import Storing
+from router.ingest.stream import BrokenProtocolError
 from router.node import Node
 from router.store import Store
 
@@ -66,7 +68,7 @@ class Door:
         self.engine = connect(node.engine.url.render_as_string(hide_password=False), durable=False)
         self.receiver = Receiver(node.settings, store, self.engine)
         self.admission = Admission(node.settings, Sources(self.engine), store)
-        self.digester = Digester(store, self.engine, node.bell)
+        self.notice = Notice(node)
         self.visits: dict[Association, Visit] = {}
         self.most_connections = node.settings.listener.max_associations + SPARE_CONNECTIONS
 
@@ -115,7 +117,9 @@ class Door:
         self, of: Association, context: PresentationContext, request: StoreRequest, answer: Callable[[Answer], None]
     ) -> Storing:
         """The sink of a C-STORE's data set, which counts what is stored."""
-        visit = self.visits[of]
+        visit = self.visits.get(of)
+        if visit is None:
+            raise BrokenProtocolError("the association has ended")
         sop_class_uid = request.sop_class.decode("latin_1").strip("\0 ")
         command = Command(
             sop_class_uid=sop_class_uid,
@@ -129,7 +133,7 @@ class Door:
             if result.study_instance_uid is not None:
                 visit.instances += 1
                 visit.studies.add(result.study_instance_uid)
-                self.digester.stored()
+                self.notice.tell()
             answer(result)
 
         return Storing(self.receiver, command, count, refused=self._may_not(visit, context, sop_class_uid))
@@ -156,7 +160,7 @@ class Door:
                 )
         except SQLAlchemyError as error:  # it is closed at the next start
             log.error("association.not_recorded", why=str(error))
-        self.digester.tell()
+        self.notice.tell()
         log.info("association.closed", association=visit.id, ending=str(ending), instances=visit.instances)
 
     def drain(self) -> None:
@@ -173,7 +177,11 @@ def serve(node: Node, stop: threading.Event) -> None:
 
     Raises:  PortTaken, StoreUnusable
     """
-    door = Door(node)
+    with unvalidated():
+        _serve(Door(node), stop)
+
+
+def _serve(door: Door, stop: threading.Event) -> None:
     with writing(door.engine) as connection:
         associations.close_all_of(connection, door.name, now())
     found = reconcile(door.receiver)
@@ -181,13 +189,13 @@ def serve(node: Node, stop: threading.Event) -> None:
     server = _listen(door)
     listening = threading.Thread(target=server.serve_forever, args=(LOOK_S,), name="listener", daemon=True)
     listening.start()
-    door.digester.start()
+    door.notice.start()
     log.info("listener.ready", host=server.server_address[0], port=server.server_address[1])
     stop.wait()
     server.stop_listening()
     listening.join()
     door.drain()
-    door.digester.stop()
+    door.notice.stop()
     door.receiver.new.close()
     door.engine.dispose()
 

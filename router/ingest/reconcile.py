@@ -5,7 +5,6 @@ sender was never answered: it is indexed. A row without its file is marked, so t
 comes again. A file that is shorter than it was is moved to quarantine.
 """
 
-import struct
 from dataclasses import dataclass
 from io import BytesIO
 from mmap import ACCESS_READ, mmap
@@ -18,7 +17,7 @@ from pydicom.errors import InvalidDicomError
 from router.db import instances
 from router.db.engine import reading, writing
 from router.ingest import headers, part10
-from router.ingest.quiet import quietly
+from router.ingest.quiet import MALFORMED, quietly
 from router.ingest.receive import Command, Receiver, Refused, arrived, check
 from router.ingest.walker import NotParseable
 
@@ -70,7 +69,7 @@ def _adopt(receiver: Receiver, relative: str) -> bool:
     try:
         command, header, size = _read(path)
         check(header, command, size)
-    except (InvalidDicomError, NotParseable, Refused, OSError, ValueError, AttributeError, struct.error) as error:
+    except (InvalidDicomError, NotParseable, Refused, *MALFORMED) as error:
         receiver.store.quarantine(relative)
         log.error("file.quarantined", path=relative, why=str(error))
         return False

@@ -70,25 +70,36 @@ class Walk:
         """
         data, end, found = self.data, self.end, self.found
         at = self.start
-        while at < end:
+        while at + 8 <= end:  # the inside of this loop is what a header costs: short elements take no call
+            group, element, vr, size = _EXPLICIT(data, at)
+            tag = group << 16 | element
+            if vr in SHORT:
+                at += 8
+                if at + size > end:
+                    raise IncompleteError
+                if tag in WANTED:
+                    found[tag] = bytes(data[at : at + size])
+                at += size
+                continue
             tag, vr, size, at = self._element(at)
             if tag in PIXEL_TAGS:
                 self.pixel_offset, self.pixel_length = at, None if size == UNDEFINED else size
                 if whole:
                     self._check_pixels(at, size)
                 break
-            if vr == b"SQ":
-                at = self._sequence(at, size, 1, tag)
-                continue
-            if size == UNDEFINED:
-                raise UnusualError  # UN is implicit VR inside then (PS3.5 6.2.2)
-            if at + size > end:
-                raise IncompleteError
-            if tag in WANTED and size <= MAX_VALUE:
-                found[tag] = bytes(data[at : at + size])
-            at += size
-        if not (found and (whole or self.pixel_offset)):
+            at = self._sequence(at, size, 1, tag) if vr == b"SQ" else self._long(tag, size, at)
+        if not (found and (self.pixel_offset or (whole and at == end))):
             raise IncompleteError
+
+    def _long(self, tag: int, size: int, at: int) -> int:
+        """Where the value of an element with a 32 bit length ends."""
+        if size == UNDEFINED:
+            raise UnusualError  # UN is implicit VR inside then (PS3.5 6.2.2)
+        if at + size > self.end:
+            raise IncompleteError
+        if tag in WANTED and size <= MAX_VALUE:
+            self.found[tag] = bytes(self.data[at : at + size])
+        return at + size
 
     def _check_pixels(self, at: int, size: int) -> None:
         """That the pixel data is all there; what follows it is of no interest."""

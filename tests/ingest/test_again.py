@@ -97,12 +97,24 @@ def test_a_correction_of_a_correction_counts_on(door: Door) -> None:
     assert states(door) == [(1, Status.REPLACED), (2, Status.REPLACED), (3, Status.CURRENT)]
 
 
-def test_another_study_is_a_correction_and_both_studies_are_looked_at(door: Door) -> None:
+def test_another_study_is_a_correction_and_what_is_left_of_the_first_is_looked_at(door: Door) -> None:
+    send(door, slice_of(number=1), slice_of(number=2))
+    settled(door)
+    send(door, slice_of(number=1, StudyInstanceUID="1.2.9"))
+    assert study_row(door, "1.2.9")["decide_at"] is not None
+    assert study_row(door, "1.2.3")["state"] == "receiving"
+    assert {(row.study_instance_uid, row.version, row.status) for row in door.rows()} == {
+        ("1.2.3", 1, Status.CURRENT),
+        ("1.2.3", 1, Status.REPLACED),
+        ("1.2.9", 2, Status.CURRENT),
+    }
+
+
+def test_a_study_that_has_lost_all_its_instances_is_left_alone(door: Door) -> None:
     send(door, slice_of())
     settled(door)
     send(door, slice_of(StudyInstanceUID="1.2.9"))
-    assert study_row(door, "1.2.9")["decide_at"] is not None
-    assert states(door) == [(1, Status.REPLACED), (2, Status.CURRENT)]
+    assert study_row(door, "1.2.3")["state"] == "complete"
 
 
 def recoded(original: FileDataset, syntax: str) -> FileDataset:

@@ -24,11 +24,22 @@ def schema(engine: Engine) -> None:
 def arrival(number: int = 1, **values: Any) -> Arrival:
     header = {"PatientID": "P1", "Modality": "CT", "InstanceNumber": number, "ImageType": ["ORIGINAL", "PRIMARY"]}
     given: dict[str, Any] = {
-        "sop_instance_uid": f"1.2.3.4.{number}", "sop_class_uid": "1.2.840", "study_instance_uid": "1.2.3",
-        "series_instance_uid": "1.2.3.4", "transfer_syntax_uid": "1.2.840.10008.1.2.1",
-        "path": f"instances/00/{number}", "size": 10, "pixel_offset": None, "pixel_length": None, "header": header, "identity_digest": "i", "ours": False,
-        "association_id": None, "calling_ae_title": "CT1", "received_at": 1000 + number,
-    }  # fmt: skip
+        "sop_instance_uid": f"1.2.3.4.{number}",
+        "sop_class_uid": "1.2.840",
+        "study_instance_uid": "1.2.3",
+        "series_instance_uid": "1.2.3.4",
+        "transfer_syntax_uid": "1.2.840.10008.1.2.1",
+        "path": f"instances/00/{number}",
+        "size": 10,
+        "pixel_offset": None,
+        "pixel_length": None,
+        "header": header,
+        "identity_digest": "i",
+        "ours": False,
+        "association_id": None,
+        "calling_ae_title": "CT1",
+        "received_at": 1000 + number,
+    }
     return Arrival(**{**given, **values})
 
 
