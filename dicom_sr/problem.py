@@ -5,7 +5,7 @@ router's own errors is drawn at the head of `router/errors.py`.
 """
 
 
-class Problem(Exception):
+class Problem(Exception):  # noqa: N818  - the house's word, as the errors' remedies speak to people
     """Something a person or a retry can put right: what happened, to which thing, and what to do about it."""
 
     retryable = False

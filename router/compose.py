@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from dicom_sr.problem import Problem
+from pipelines import catalog
 from router import telemetry
 from router.config import Settings, load
 from router.db.engine import connect
@@ -46,6 +47,7 @@ def open_node(settings: Settings) -> Node:
 
     Raises:  Problem (database out of reach, store not writable, not initialised)
     """
+    catalog.look_in(settings.inference.models_path)
     engine = connect(settings.database.url)
     upgrade(engine)
     return Node(

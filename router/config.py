@@ -102,6 +102,7 @@ class Inference(Section):
     threads: int = Field(0, ge=0, description="CPU threads of the worker; 0 takes all cores")
     lease_s: float = Field(60, gt=1, description="A worker that is silent for so long has lost its job")
     max_attempts: int = Field(3, ge=1, description="Attempts of a job before it has failed")
+    models_path: Path = Field(Path("models"), description="Folder of installed MONAI bundles; relative to this file")
 
 
 class Delivery(Section):
@@ -176,6 +177,12 @@ def absolute(settings: Settings, folder: Path) -> Settings:
     if url.get_backend_name() == "sqlite" and url.database is not None:
         url = url.set(database=str(folder / url.database))
     database = settings.database.model_copy(update={"url": url.render_as_string(hide_password=False)})
+    inference = settings.inference.model_copy(update={"models_path": folder / settings.inference.models_path})
     return settings.model_copy(
-        update={"storage": storage, "database": database, "run_path": folder / settings.run_path}
+        update={
+            "storage": storage,
+            "database": database,
+            "inference": inference,
+            "run_path": folder / settings.run_path,
+        }
     )

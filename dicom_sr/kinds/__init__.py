@@ -43,7 +43,7 @@ class Order:
     """UID of (name, ordinal): derived from everything that could change a byte's meaning; `name` is a kind or
     "<kind>.series", "<kind>.dimension", "tracking" ..., each with its own ordinals."""
     made_at: datetime
-    """When the findings were made, aware, in the configured time zone; kept with the job, so a retry writes the same."""
+    """When the findings were made, aware, in the configured zone; kept with the job, so a retry writes the same."""
     series_number: int
     pipeline: str
     title: str

@@ -14,6 +14,7 @@ from rich.table import Table
 from sqlalchemy import Engine
 
 from dicom_sr.problem import Problem
+from pipelines import catalog
 from router.config import load
 from router.db.engine import connect
 from router.db.node import node_id
@@ -53,9 +54,20 @@ def database(config: Path) -> Engine:
 
     Raises:  Problem
     """
-    engine = connect(load(config).database.url)
+    settings = load(config)
+    catalog.look_in(settings.inference.models_path)
+    engine = connect(settings.database.url)
     node_id(engine)
     return engine
+
+
+def models_of(config: Path) -> Path | None:
+    """Where this node's bundles lie, known to the catalogue from now on; None where there is no node."""
+    if not config.exists():
+        return None
+    root = load(config).inference.models_path
+    catalog.look_in(root)
+    return root
 
 
 def print_json(value: object) -> None:

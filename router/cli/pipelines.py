@@ -8,7 +8,7 @@ import typer
 from pipelines import catalog
 from pipelines.spec import Spec
 from router.cli import app
-from router.cli._common import AsJson, answer, print_json, print_rows
+from router.cli._common import DEFAULT_CONFIG, AsJson, Config, answer, models_of, print_json, print_rows
 
 pipelines = typer.Typer(help="What can run here: the catalogue and its model cards.", no_args_is_help=True)
 app.add_typer(pipelines, name="pipelines")
@@ -22,15 +22,17 @@ def card(spec: Spec) -> dict[str, Any]:
 
 
 @pipelines.command("list", epilog="Example: isocenter pipelines list --json")
-def list_(as_json: AsJson = False) -> None:
-    """Every pipeline of the catalogue, a line each."""
+def list_(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Every pipeline of the catalogue and every installed bundle, a line each."""
+    models_of(config)
     rows = [card(catalog.find(name).spec) for name in catalog.names()]
     print_rows(rows, ("name", "version", "title", "research_use"), as_json=as_json, empty="The catalogue is empty.")
 
 
 @pipelines.command("show", epilog="Example: isocenter pipelines show ct_lung")
-def show(name: str, as_json: AsJson = False) -> None:
+def show(name: str, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """The model card of one pipeline: intended use, needs, outputs with codes, limitations, settings."""
+    models_of(config)
     spec = catalog.find(name).spec
     if as_json:
         print_json(card(spec))

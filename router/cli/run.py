@@ -19,7 +19,7 @@ from dicom_sr.problem import Problem
 from dicom_sr.uids import input_digest, pixels_digest
 from pipelines.spec import Spec
 from router.cli import app
-from router.cli._common import AsJson, answer, print_json, talk
+from router.cli._common import DEFAULT_CONFIG, AsJson, Config, answer, models_of, print_json, talk
 from router.work.messages import Build, Naming
 from router.work.messages import Progress as Phase
 
@@ -107,6 +107,7 @@ def run(
     allow_thick: Annotated[bool, typer.Option("--allow-thick", help="Short for --set allow_thick=true")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda:0")] = "auto",
     timezone: Annotated[str, typer.Option(help="IANA time zone of the dates in the objects")] = "UTC",
+    config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Run one pipeline on a folder and write SEG, SR and an overlay picture; exits 1 when it refuses."""
@@ -115,6 +116,7 @@ def run(
     from router.work.inside import Inside
     from router.work.messages import Run
 
+    models_of(config)
     spec = catalog.find(pipeline).spec
     settings = settings_of([*(setting or []), *(["allow_thick=true"] if allow_thick else [])], spec.settings)
     files = only(series_below(path), series, path)
