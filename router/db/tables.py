@@ -331,7 +331,7 @@ Index("ix_result_result_set_id", result.c.result_set_id)
 result_header = Table(
     "result_header",
     metadata,
-    Column("sop_instance_uid", Text, ForeignKey("result.sop_instance_uid"), primary_key=True),
+    Column("sop_instance_uid", Text, ForeignKey("result.sop_instance_uid", ondelete="CASCADE"), primary_key=True),
     Column("header", JSON, nullable=False, comment="keyword -> value(s), as of an instance"),
 )
 """What queries show of an object that we made."""

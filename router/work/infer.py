@@ -20,7 +20,7 @@ from dicom_sr.kinds import Built
 from dicom_sr.problem import Problem
 from pipelines import catalog
 from pipelines.spec import Spec
-from router.db import audit, instances, jobs, results, studies
+from router.db import audit, holdings, instances, jobs, results, studies
 from router.db.engine import reading, writing
 from router.db.instances import InstanceRow
 from router.destinations import Profile
@@ -28,6 +28,7 @@ from router.domain.delivery import MeasurementRow, Result
 from router.domain.job import Job, Lane, Outcome
 from router.domain.study import identity_digest
 from router.node import Node
+from router.query.made import header_of
 from router.work import outbox
 from router.work.loop import Ending, InHand, Loop, Lost
 from router.work.messages import Build, Failure, Naming, Run
@@ -216,6 +217,7 @@ def record(
         )
         for ordinal, (built, path) in enumerate(one.objects):
             results.add(connection, row(built, set_id, ordinal, path))
+            holdings.describe(connection, built.sop_instance_uid, header_of(built.part10))
     results.add_measurements(connection, job.id, measurements)
     made = outbox.plan(connection, job.id, max_attempts=node.settings.delivery.max_attempts)
     late = outbox.unbuilt(connection, job)

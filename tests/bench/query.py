@@ -30,6 +30,7 @@ from tests.query.holding import EMPTY_INSTANCE, EMPTY_SERIES, EMPTY_STUDY
 from tests.query.node import answering
 
 FIRST_MS, PER_SECOND = 50.0, 5000.0
+MANY = 1000
 SERIES, INSTANCES = 2, 3
 FAMILIES = ("Müller", "Smith", "García", "Nguyen", "Kowalski", "Rossi", "Dubois", "Jensen", "Yamada", "Иванов")
 RETURN = (
@@ -156,19 +157,20 @@ def main() -> int:
             shutil.rmtree(folder)
     gated = [figures[name] for name in QUERIES if name != "everything"]
     passed = all(
-        one["first_ms"] <= FIRST_MS and (one["matches"] < 1000 or one["matches_per_s"] >= PER_SECOND) for one in gated
+        one["first_ms"] <= FIRST_MS and (one["matches_per_s"] is None or one["matches_per_s"] >= PER_SECOND)
+        for one in gated
     )
     print(json.dumps({"studies": options.studies, "queries": figures, "passed": passed}, indent=2))
     return 0 if passed else 1
 
 
-def figure(port: int, keys: dict[str, str], rounds: int) -> dict[str, float]:
-    """Medians of a query's rounds."""
+def figure(port: int, keys: dict[str, str], rounds: int) -> dict[str, float | None]:
+    """Medians of a query's rounds; no rate where there are too few matches for one."""
     asked = [ask(port, keys) for _ in range(rounds)]
     return {
         "first_ms": round(statistics.median(first for first, _, _ in asked), 2),
         "matches": asked[0][1],
-        "matches_per_s": round(statistics.median(rate for _, _, rate in asked)),
+        "matches_per_s": round(statistics.median(rate for _, _, rate in asked)) if asked[0][1] >= MANY else None,
     }
 
 

@@ -1,8 +1,10 @@
 """What the node holds is found at each level, counted truly, and nothing else is: on each engine, page by page."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 from pydicom.uid import CTImageStorage, SegmentationStorage
 from sqlalchemy import Engine, insert
 
@@ -12,6 +14,7 @@ from router.db.engine import reading, writing
 from router.db.tables import instance
 from router.domain.matching import InItem, parse
 from router.domain.query import KEYS, Level, Query, Root
+from router.query.made import header_of
 from tests.query.holding import EMPTY_INSTANCE, hold, make
 
 
@@ -152,6 +155,22 @@ def test_a_result_is_found_once_its_delivery_is_on_its_way_and_a_shadow_never(
     assert [one["SOPInstanceUID"] for one in images] == ([report] if seen else [])
     with reading(held) as connection:
         assert (segmentation in holdings.of(connection, [segmentation])) is seen
+
+
+def test_the_header_of_a_real_segmentation_is_noted_as_it_is_shown(held: Engine, data: Path) -> None:
+    path = next(one for one in sorted((data / "seg_sr_highdicom").rglob("*.dcm")) if "seg" in one.name.lower())
+    source = dcmread(path)
+    with writing(held) as connection:
+        (uid,) = make(connection, "1.1", ["segmentation"], state="done")
+        holdings.describe(connection, uid, header_of(path.read_bytes()))
+    (series,) = found(held, asking(Level.SERIES, StudyInstanceUID="1.1", SeriesInstanceUID=f"{uid}.0"))
+    assert series["Modality"] == source.Modality == "SEG"
+    assert series["SeriesNumber"] == str(source.SeriesNumber)
+    assert series["SeriesDescription"] == source.get("SeriesDescription", "")
+    (image,) = found(
+        held, asking(Level.IMAGE, wanted="Rows NumberOfFrames", StudyInstanceUID="1.1", SeriesInstanceUID=f"{uid}.0")
+    )
+    assert (image["Rows"], image["NumberOfFrames"]) == (source.Rows, source.NumberOfFrames)
 
 
 def test_a_result_that_comes_back_is_found_once(held: Engine) -> None:

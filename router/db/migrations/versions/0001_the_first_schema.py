@@ -423,7 +423,10 @@ def upgrade() -> None:
         sa.Column("sop_instance_uid", sa.Text(), nullable=False),
         sa.Column("header", sa.JSON(), nullable=False, comment="keyword -> value(s), as of an instance"),
         sa.ForeignKeyConstraint(
-            ["sop_instance_uid"], ["result.sop_instance_uid"], name=op.f("fk_result_header_sop_instance_uid")
+            ["sop_instance_uid"],
+            ["result.sop_instance_uid"],
+            name=op.f("fk_result_header_sop_instance_uid"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("sop_instance_uid", name=op.f("pk_result_header")),
     )
