@@ -62,7 +62,7 @@ def test_a_peer_that_does_not_read_is_waited_for_and_then_dropped(node: Answerin
 @pytest.mark.parametrize("last_words", [raw.ABORT, b""], ids=["aborts", "vanishes"])
 def test_a_peer_that_goes_away_ends_its_query_and_no_other(node: Answering, last_words: bytes) -> None:
     with asking(node) as connection:
-        connection.recv(1000)
+        until(lambda: raw.PENDING[0] in connection.recv(2000), what="the first match")
         connection.sendall(last_words)
     until(lambda: not held_open(node.ae), what="its end")
     peer = Peer(ae_title="ISOCENTER", host="127.0.0.1", port=node.port, calling_ae_title="FRIEND")
@@ -71,7 +71,9 @@ def test_a_peer_that_goes_away_ends_its_query_and_no_other(node: Answering, last
 
 def test_a_cancel_is_heard_before_the_answer_is_over(node: Answering) -> None:
     with asking(node) as connection:
-        answered = connection.recv(2000)
+        answered = b""
+        while not any(status in answered for status in raw.PENDING):  # a cancel of what has not begun is none
+            answered += connection.recv(2000)
         connection.sendall(raw.cancel())
         while piece := connection.recv(1 << 16):
             answered += piece
