@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 
 import structlog
 
@@ -37,6 +38,8 @@ ROLES: dict[str, str] = {
 """Each role is a module with `serve(node, stop)`; only `infer` ever imports torch, and only in its worker."""
 
 PR_SET_PDEATHSIG = 1
+UNFORESEEN = 70
+"""Exit code after an error that nobody foresaw (EX_SOFTWARE); 1 and 2 say why starting again would change nothing."""
 DRAIN_S = 60.0
 RESTART_FIRST_S = 0.5
 RESTART_CAP_S = 30.0
@@ -62,6 +65,7 @@ def open_node(settings: Settings) -> Node:
 def run_role(settings: Settings, role: str) -> None:
     """Run one role in this process until SIGTERM or SIGINT; it finishes what it has in hand and returns."""
     telemetry.configure(settings.log, role=role)
+    sys.excepthook = crash
     node = open_node(settings)
     stop = threading.Event()
 
@@ -76,6 +80,12 @@ def run_role(settings: Settings, role: str) -> None:
     log.info("role.started", pid=os.getpid())
     serve(node, stop)
     log.info("role.stopped")
+
+
+def crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """End a role after an error that nobody foresaw, with an exit code that lets the supervisor start it again."""
+    log.error("role.failed", exc_info=(kind, error, trace))
+    os._exit(UNFORESEEN)
 
 
 def die_with_parent() -> None:

@@ -12,22 +12,38 @@ from pathlib import Path
 from types import TracebackType
 
 
+def near(folder: int, name: str) -> str:
+    """The path of a socket in an open folder, short however deep the folder lies: AF_UNIX takes 107 bytes."""
+    return f"/proc/self/fd/{folder}/{name}"
+
+
 class Bell:
     """Rings for a topic in all processes of this node; `folder` is theirs in common and on a local disk."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
 
     def ring(self, topic: str) -> None:
         """Wake whoever waits for this topic; returns at once, and nobody waiting is not an error."""
-        for address in self.folder.glob(f"{topic}.*"):
-            try:
-                self.socket.sendto(b"!", str(address))
-            except ConnectionRefusedError:  # its process is gone
-                address.unlink(missing_ok=True)
-            except (FileNotFoundError, BlockingIOError):  # gone meanwhile, or already has rings enough to wake up
-                continue
+        try:
+            folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:  # nobody has ever waited here
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as rope:
+                for name in os.listdir(folder):
+                    if name.startswith(f"{topic}."):
+                        self._ring(rope, folder, name)
+        finally:
+            os.close(folder)
+
+    def _ring(self, rope: socket.socket, folder: int, name: str) -> None:
+        try:
+            rope.sendto(b"!", near(folder, name))
+        except ConnectionRefusedError:  # its process is gone
+            (self.folder / name).unlink(missing_ok=True)
+        except (FileNotFoundError, BlockingIOError):  # gone meanwhile, or already has rings enough to wake up
+            return
 
 
 class Ear:
@@ -40,7 +56,11 @@ class Ear:
 
     def __enter__(self) -> "Ear":
         self.address.unlink(missing_ok=True)
-        self.socket.bind(str(self.address))
+        folder = os.open(self.address.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self.socket.bind(near(folder, self.address.name))
+        finally:
+            os.close(folder)
         return self
 
     def __exit__(
