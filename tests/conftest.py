@@ -3,9 +3,9 @@
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -54,3 +54,12 @@ def until(condition: Callable[[], T], *, deadline_s: float = 20.0, what: str = "
         if time.monotonic() > end:
             raise AssertionError(f"{what} did not come true within {deadline_s} s")
         time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A throw-away PostgreSQL (tests.postgres.Cluster) for the whole session; each `database()` is new and empty."""
+    from tests.postgres import cluster
+
+    with cluster() as running:
+        yield running

@@ -11,9 +11,9 @@ from router.db.engine import reading, writing
 from router.db.instances import Arrival, Digests, Status
 from router.db.tables import metadata, study
 from router.ingest.index import Index
-from tests.db.conftest import engine, postgresql
+from tests.db.conftest import engine
 
-__all__ = ["engine", "postgresql"]
+__all__ = ["engine"]
 
 
 @pytest.fixture(autouse=True)

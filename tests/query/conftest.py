@@ -7,7 +7,6 @@ from sqlalchemy import Engine
 
 from router.db import migrate
 from tests.db.conftest import engine as empty_engine  # noqa: F401
-from tests.db.conftest import postgresql  # noqa: F401
 
 
 @pytest.fixture

@@ -9,19 +9,18 @@ from sqlalchemy import Engine
 from pipelines import catalog
 from router.db.engine import connect, writing
 from router.db.tables import metadata
-from tests.postgres import cluster
+from tests.postgres import Cluster
 from tests.work import SHELF
 from tests.work.site import Site, close_site, open_site
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[Engine]:
-    """One PostgreSQL for the whole session."""
-    with cluster() as running:
-        made = connect(running.database())
-        metadata.create_all(made)
-        yield made
-        made.dispose()
+def postgresql(postgres: Cluster) -> Iterator[Engine]:
+    """One schema for the whole session."""
+    made = connect(postgres.database())
+    metadata.create_all(made)
+    yield made
+    made.dispose()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
