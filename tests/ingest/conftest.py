@@ -120,7 +120,6 @@ def listening(folder: Path, **listener_settings: Any) -> Iterator[Door]:
         door.stop.set()
         thread.join(30)
         node.engine.dispose()
-        node.bell.socket.close()
         assert not thread.is_alive(), "the listener did not stop"
 
 

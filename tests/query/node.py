@@ -183,7 +183,6 @@ def answering(folder: Path, prove: Proof = nothing_is_proven, *, timeout_s: floa
     finally:
         server.shutdown()
         engine.dispose()
-        node.bell.socket.close()
 
 
 def run(*command: str | Path, cwd: Path | None = None, check: bool = True) -> str:

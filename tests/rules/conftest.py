@@ -178,4 +178,3 @@ def make_site(tmp_path: Path, shelf: None) -> Iterator[MakeSite]:
     yield make
     for site in made:
         site.node.engine.dispose()
-        site.node.bell.socket.close()

@@ -202,7 +202,6 @@ def open_site(folder: Path, **sections: Any) -> Site:
 
 def close_site(site: Site) -> None:
     site.node.engine.dispose()
-    site.node.bell.socket.close()
 
 
 @contextmanager
