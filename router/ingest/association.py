@@ -17,6 +17,7 @@ from pynetdicom.pdu_primitives import AsynchronousOperationsWindowNegotiation
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
+from router import query
 from router.ingest.dul import EventDUL
 from router.ingest.pdu import StoreRequest
 from router.ingest.receive import Answer
@@ -162,6 +163,7 @@ class DoorServer(AssociationServer):  # type: ignore[misc]
             (evt.EVT_REQUESTED, door.requested),
             (evt.EVT_RELEASED, lambda event: door.ended(event.assoc)),
             (evt.EVT_ABORTED, lambda event: door.ended(event.assoc)),
+            *query.handlers(door.node),
         ]
         super().__init__(ae, address, ae.ae_title, list(contexts), evt_handlers=handlers, request_handler=DoorHandler)
 

@@ -32,7 +32,8 @@ log = structlog.get_logger()
 TOPIC = "digest"
 BATCH = 32
 LOOK_S = 30.0
-NICENESS = 10
+NICENESS = 15
+"""Hashing a burst may lag behind it, but on a machine that is busy for hours a study must still become complete."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

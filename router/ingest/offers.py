@@ -14,6 +14,8 @@ from pynetdicom import ALL_TRANSFER_SYNTAXES
 from pynetdicom.presentation import AllStoragePresentationContexts, PresentationContext, build_context
 from pynetdicom.sop_class import Verification
 
+from router import query
+
 UNCOMPRESSED = (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -50,4 +52,7 @@ def contexts() -> list[PresentationContext]:
     """What an association may be negotiated for."""
     syntaxes: list[str | UID] = [*transfer_syntaxes()]
     storage = [build_context(context.abstract_syntax, syntaxes) for context in AllStoragePresentationContexts]
-    return [*storage, build_context(Verification, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])]
+    for context in storage:
+        context.scu_role = context.scp_role = True  # a C-GET makes its requestor the receiver
+    echo = build_context(Verification, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+    return [*storage, echo, *query.contexts()]

@@ -1,8 +1,9 @@
-"""A bare Python sink: takes associations as they come and writes data sets to files; no checks, no index, no sync.
+"""A bare Python sink: a thread a connection, each PDU received whole and written; no checks, no index, no sync.
 
-`python -m tests.bench.sink PORT FOLDER`. What a Python receiver can reach on this machine at best.
+`python -m tests.bench.sink PORT FOLDER`. What one would write first with Python's socket module and nothing else.
 """
 
+import contextlib
 import os
 import socket
 import struct
@@ -11,9 +12,7 @@ import threading
 
 from pydicom.uid import ExplicitVRLittleEndian
 
-from tests.ingest.wire import APPLICATION_CONTEXT, element, item, p_data, pdu, pdv, us
-
-BUFFER = 1 << 20
+from tests.ingest.wire import APPLICATION_CONTEXT, P_DATA, RELEASE_RP, element, item, p_data, pdu, pdv, us
 
 
 def accept(request: bytes) -> bytes:
@@ -29,67 +28,55 @@ def accept(request: bytes) -> bytes:
     return pdu(2, body + item(0x50, item(0x51, struct.pack(">I", 1 << 17)) + item(0x52, b"1.2.3.98")))
 
 
-class Sink:
-    """One connection."""
-
-    def __init__(self, connection: socket.socket, folder: str, ordinal: int) -> None:
-        self.connection = connection
-        self.prefix = f"{folder}/{ordinal}"
-        self.buffer = memoryview(bytearray(BUFFER))
-        self.begin = self.end = 0
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def exactly(self, count: int) -> memoryview:
-        """So many bytes from the buffer."""
-        while self.end - self.begin < count:
-            self.fill()
-        piece = self.buffer[self.begin : self.begin + count]
-        self.begin += count
-        return piece
-
-    def fill(self) -> None:
-        """Receive what fits."""
-        if self.begin:
-            left = self.end - self.begin
-            self.buffer[:left] = self.buffer[self.begin : self.end]
-            self.begin, self.end = 0, left
-        received = self.connection.recv_into(self.buffer[self.end :])
-        if not received:
+def exactly(connection: socket.socket, count: int) -> bytearray:
+    """So many bytes, in a buffer of their own."""
+    buffer = bytearray(count)
+    view = memoryview(buffer)
+    got = 0
+    while got < count:
+        more = connection.recv_into(view[got:])
+        if not more:
             raise ConnectionResetError
-        self.end += received
+        got += more
+    return buffer
 
-    def run(self) -> None:
-        try:
-            self._run()
-        except (OSError, struct.error):
-            self.connection.close()
 
-    def _run(self) -> None:
-        _, _, length = struct.unpack(">BBI", self.exactly(6))
-        self.connection.sendall(accept(bytes(self.exactly(length))))
+def read_pdu(connection: socket.socket) -> tuple[int, bytearray]:
+    kind, _, length = struct.unpack(">BBI", exactly(connection, 6))
+    return kind, exactly(connection, length)
+
+
+def serve(connection: socket.socket, prefix: str) -> None:
+    """One connection: each PDU is received whole, its fragments are written, the last one is answered."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with connection:
+        connection.sendall(accept(bytes(read_pdu(connection)[1])))
         number, file, response = 0, -1, b""
         while True:
-            kind, _, length = struct.unpack(">BBI", self.exactly(6))
-            if kind != 4:
-                self.connection.sendall(pdu(6, bytes(4)))
-                self.connection.close()
+            kind, content = read_pdu(connection)
+            if kind != P_DATA:
+                connection.sendall(pdu(RELEASE_RP, bytes(4)))
                 return
-            size, _, control = struct.unpack(">IBB", self.exactly(6))
-            left = size - 2
-            if control & 1:
-                response = respond(bytes(self.exactly(left)))
-                number += 1
-                file = os.open(f"{self.prefix}-{number}.part", os.O_CREAT | os.O_WRONLY)
-                continue
-            while left:
-                if self.begin == self.end:
-                    self.fill()
-                piece = self.exactly(min(left, self.end - self.begin))
-                left -= os.write(file, piece)
-            if control & 2:
-                os.close(file)
-                os.rename(f"{self.prefix}-{number}.part", f"{self.prefix}-{number}")
-                self.connection.sendall(response)
+            at = 0
+            while at < len(content):
+                length, _, control = struct.unpack_from(">IBB", content, at)
+                fragment = memoryview(content)[at + 6 : at + 4 + length]
+                at += 4 + length
+                if control & 1:
+                    response = respond(bytes(fragment))
+                    number += 1
+                    file = os.open(f"{prefix}-{number}.part", os.O_CREAT | os.O_WRONLY)
+                    continue
+                os.write(file, fragment)
+                if control & 2:
+                    os.close(file)
+                    os.rename(f"{prefix}-{number}.part", f"{prefix}-{number}")
+                    connection.sendall(response)
+
+
+def run(connection: socket.socket, prefix: str) -> None:
+    with contextlib.suppress(OSError, struct.error):
+        serve(connection, prefix)
 
 
 def respond(command: bytes) -> bytes:
@@ -112,7 +99,7 @@ def main() -> None:
         while True:
             connection, _ = server.accept()
             ordinal += 1
-            threading.Thread(target=Sink(connection, folder, ordinal).run, daemon=True).start()
+            threading.Thread(target=run, args=(connection, f"{folder}/{ordinal}"), daemon=True).start()
 
 
 if __name__ == "__main__":

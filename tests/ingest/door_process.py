@@ -32,6 +32,7 @@ def main() -> None:
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
     )
     values: dict[str, Any] = dict(one.split("=", 1) for one in rest)
     node = make_node(
