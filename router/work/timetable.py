@@ -7,6 +7,7 @@ from functools import partial
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from router import query
 from router.node import Node
 from router.work.circuit import Circuits
 from router.work.loop import sweep
@@ -16,6 +17,7 @@ log = structlog.get_logger()
 TIMETABLE: tuple[tuple[str, float, Callable[[Node], object]], ...] = (
     ("leases.sweep", 5.0, sweep),
     ("destinations.echo", 10.0, Circuits().ask),
+    ("commitments.report", 60.0, query.report_due),
 )
 """Name, seconds between two runs, and what is run."""
 
