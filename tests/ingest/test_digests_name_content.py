@@ -17,7 +17,11 @@ OTHERS = {"PatientID": "P2", "IssuerOfPatientID": "HOSPITAL", "StudyInstanceUID"
 
 
 def digested(door: Door) -> list[InstanceRow]:
-    return until(lambda: [row for row in door.rows() if all(row.dataset_digest for row in door.rows())])
+    def all_of_them() -> list[InstanceRow]:
+        rows = door.rows()
+        return rows if all(row.dataset_digest for row in rows) else []
+
+    return until(all_of_them)
 
 
 def test_the_pixels_digest_is_that_of_the_reader_of_files(door: Door, data: Path) -> None:
