@@ -5,7 +5,7 @@ touches it. The index may lose its last rows in a power cut: the start-up scan w
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -15,6 +15,7 @@ from sqlalchemy import (
     Dialect,
     Insert,
     Row,
+    Update,
     bindparam,
     case,
     delete,
@@ -132,18 +133,21 @@ def record_new(connection: Connection, arrivals: Sequence[Arrival]) -> list[Arri
     return late
 
 
-def record_plain(cursor: Any, dialect: Dialect, arrivals: Sequence[Arrival]) -> bool:
+def record_plain(cursor: Any, dialect: Dialect, arrivals: Sequence[Arrival], filed: Container[tuple[str, str]]) -> bool:
     """As `record_new`, on the driver's cursor and as fast as it goes: within a transaction that the caller has begun.
 
-    False when one of them is not new, or may be ours: then the caller rolls back and takes the long way.
+    `filed` are pairs of series and study whose rows were written not long ago. False when an instance is not new or
+    may be ours, or a study is held or gone: then the caller rolls back and takes the long way.
     """
     if any(one.ours or one.sop_instance_uid.startswith(DERIVED) for one in arrivals):
         return False
     if INSERT.run(cursor, dialect, [_values(one, 1, Status.CURRENT) for one in arrivals]) != len(arrivals):
         return False
     studies = {one.study_instance_uid: one for one in arrivals}
-    REOPEN.run(cursor, dialect, [_study(one, one.received_at) for one in studies.values()])
     seen = {(one.series_instance_uid, one.study_instance_uid): one for one in arrivals}
+    if all(pair in filed for pair in seen):
+        return TOUCH.run(cursor, dialect, [_touched(one) for one in studies.values()]) == len(studies)
+    REOPEN.run(cursor, dialect, [_study(one, one.received_at) for one in studies.values()])
     FILE_SERIES.run(cursor, dialect, [_series(one) for one in seen.values()])
     return True
 
@@ -381,6 +385,31 @@ INSERT = Prepared(lambda insert, values: insert(instance).values(values).on_conf
 REOPEN = Prepared(_reopen)
 FILE_STUDY = Prepared(lambda insert, values: insert(study).values(values).on_conflict_do_nothing())
 FILE_SERIES = Prepared(lambda insert, values: insert(series).values(values).on_conflict_do_nothing())
+
+
+def _touch_statement(_: Any, values: dict[str, Any]) -> Update:
+    """What each further instance does to its study: no indexed identity is written again."""
+    return (
+        update(study)
+        .where(study.c.study_instance_uid == values["of_study"], study.c.state != HELD)
+        .values(
+            state=RECEIVING,
+            decide_at=values["at"],
+            last_instance_at=values["at"],
+            calling_ae_title=values["sender"],
+        )
+    )
+
+
+TOUCH = Prepared(_touch_statement)
+
+
+def _touched(arrival: Arrival) -> dict[str, Any]:
+    return {
+        "of_study": arrival.study_instance_uid,
+        "at": arrival.received_at,
+        "sender": arrival.calling_ae_title,
+    }
 
 
 def _study(arrival: Arrival, decide_at: int | None) -> dict[str, Any]:
