@@ -23,7 +23,7 @@ from router import telemetry
 from router.config import Log
 from router.db import instances
 from router.db.engine import connect, reading, writing
-from router.db.instances import Digests, InstanceRow
+from router.db.versions import Digests, InstanceRow
 from router.ingest.digest import digests
 from router.store import Store
 from router.wake import Bell, Ear

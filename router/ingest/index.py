@@ -11,9 +11,9 @@ from contextlib import closing, suppress
 from sqlalchemy import Engine, PoolProxiedConnection
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from router.db import instances
+from router.db import filing, instances
 from router.db.engine import writing
-from router.db.instances import Arrival
+from router.db.versions import Arrival
 
 REMEMBERED_S = 10.0
 """How long a series counts as filed; a row that somebody removes meanwhile comes back after that."""
@@ -90,7 +90,7 @@ class Index:
             with closing(self.connection.cursor()) as cursor:
                 if dialect.name == "sqlite":
                     cursor.execute("BEGIN IMMEDIATE")
-                if instances.record_plain(cursor, dialect, arrivals, self.filed):
+                if filing.record_plain(cursor, dialect, arrivals, self.filed):
                     self.connection.commit()
                     return True
             self.connection.rollback()
