@@ -9,6 +9,8 @@
     │   └── BadAddress: an address is not AE_TITLE@HOST:PORT
     ├── cli.init
     │   └── AlreadyThere: the folder has a node already
+    ├── cli.models
+    │   └── Damaged: an installed bundle is not what was installed
     ├── cli.run
     │   ├── NotRunnable: there is nothing here that the pipeline could read
     │   └── WrongSetting: a --set is not a setting of this pipeline
@@ -69,6 +71,7 @@
     ├── web.server
     │   └── PortTaken: another program listens where the window should open
     ├── work.deliver
+    │   ├── NotYet: the far side does not have the images yet that the results are about
     │   ├── NotTaken: the far side has not taken an instance; it may later
     │   ├── NotThere: the far side has taken what it does not show when it is asked
     │   ├── Refused: the far side refuses an instance, and will refuse it again
@@ -78,7 +81,8 @@
     │   ├── OtherVersion: the job wants a version of its pipeline that is not installed
     │   └── NewWish: while the job ran, a rule came to want its results in a form that it has not built
     ├── work.loop
-    │   └── Lost: the job in hand is no longer ours: cancelled, superseded or claimed by another after its
+    │   ├── Lost: the job in hand is no longer ours: cancelled, superseded or claimed by another after its
+    │   └── ForPerson: only a person can say how this job is to go on: it is held, and goes on when it is released
     ├── work.messages
     │   └── ToldProblem: a Problem of the resident process, as it told it; `name` is its class there
     └── work.resident

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,10 @@ from typing import Any, TypeVar
 import pytest
 
 T = TypeVar("T")
+
+VENV = str(Path(sys.executable).parent)
+os.environ["PATH"] = os.pathsep.join([*(d for d in os.environ["PATH"].split(os.pathsep) if d != VENV), VENV])
+"""DCMTK's storescu, findscu ... come before pynetdicom's programs of the same names, which lie beside our Python."""
 
 REPOSITORY = Path(__file__).parent.parent
 DATA = Path(os.environ.get("ISOCENTER_DATA", REPOSITORY.parent / "shared" / "data"))
