@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from router.db import instances
 from router.db.instances import Arrival, Digests, InstanceRow, Status
 from router.ingest.digest import digests
-from router.ingest.quiet import quietly
+from router.ingest.quiet import MALFORMED, quietly
 from router.store import Store
 
 GEOMETRY = (
@@ -153,14 +153,17 @@ def same_pixels(one: Path, other: Path) -> bool:
         with quietly():
             frames = zip(iter_pixels(one), iter_pixels(other), strict=True)
             return all(bool((first == second).all()) for first, second in frames)
-    except (AttributeError, NotImplementedError, RuntimeError, ValueError):
+    except (RuntimeError, *MALFORMED):
         return False
 
 
 def same_content(one: Path, other: Path) -> bool:
-    """Whether two objects without pixels differ in nothing but identity."""
-    with quietly():
-        return bool(_content(one) == _content(other))
+    """Whether two objects without pixels differ in nothing but identity; what cannot be read is not the same."""
+    try:
+        with quietly():
+            return bool(_content(one) == _content(other))
+    except MALFORMED:
+        return False
 
 
 def _content(path: Path) -> Dataset:
