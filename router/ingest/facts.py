@@ -58,6 +58,8 @@ ITEM_KEYWORDS = {
 
 TEXT = frozenset({"LO", "SH", "PN", "LT", "ST", "UT", "UC"})
 """Value representations whose character set SpecificCharacterSet names."""
+LONGEST_REMEMBERED = 128
+"""Bytes of a value that is worth remembering; together with their number this bounds the memory."""
 ONE_VALUE = frozenset({"LT", "ST", "UT"})
 NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
 
@@ -117,9 +119,12 @@ def _take_description(facts: Facts) -> None:
             return
 
 
-@lru_cache(maxsize=8192)
 def _fact(value: bytes, vr: str, encodings: tuple[str, ...], order: str) -> Fact | list[Fact]:
-    """The value as a fact; remembered, since the slices of a series differ in few values. Nobody changes a fact."""
+    """The value as a fact; short ones are remembered, since the slices of a series differ in few values."""
+    return (_remembered if len(value) <= LONGEST_REMEMBERED else _read)(value, vr, encodings, order)
+
+
+def _read(value: bytes, vr: str, encodings: tuple[str, ...], order: str) -> Fact | list[Fact]:
     if vr in NUMBERS:
         return _binary(value, order + NUMBERS[vr])
     words = text.decode(value, encodings) if vr in TEXT else value.decode("latin_1")
@@ -128,6 +133,10 @@ def _fact(value: bytes, vr: str, encodings: tuple[str, ...], order: str) -> Fact
     if vr in ("LT", "ST", "UT") or "\\" not in words:
         return _word(words, vr)
     return [_word(word, vr) for word in words.split("\\")]
+
+
+_remembered = lru_cache(maxsize=4096)(_read)
+"""Nobody changes a fact, so that all may share it."""
 
 
 def _word(word: str, vr: str) -> Fact:
