@@ -164,7 +164,7 @@ def test_a_trace_shows_rename_sync_row_and_only_then_the_answer(tmp_path: Path) 
             wire.send(store_message(made.SOPInstanceUID, dataset_bytes(made), message_id=number))
             assert wire.status() == 0
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
+        process.wait(90)  # when its digester was signalled too, the door waits for one look of it
     orders = [kinds for kinds in _orders(trace.read_text()) if "rename" in kinds]
     assert len(orders) == 5
     for order in orders:
