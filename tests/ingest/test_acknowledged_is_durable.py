@@ -157,15 +157,15 @@ def test_a_trace_shows_rename_sync_row_and_only_then_the_answer(tmp_path: Path) 
     calls = "trace=openat,rename,fsync,fdatasync,pwrite64,sendto,writev"
     tracer = ["strace", "-f", "-ttt", "-s", "400", "-xx", "-e", calls, "-o", str(trace)]
     (tmp_path / "node").mkdir()
-    with door_process(tmp_path / "node", port, before=tracer) as process, Wire(port) as wire:
+    with door_process(tmp_path / "node", port, before=tracer), Wire(port) as wire:
         wire.associate()
         for number in range(1, 6):
             made = slice_of(number=number)
             wire.send(store_message(made.SOPInstanceUID, dataset_bytes(made), message_id=number))
             assert wire.status() == 0
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(90)  # when its digester was signalled too, the door waits for one look of it
-    orders = [kinds for kinds in _orders(trace.read_text()) if "rename" in kinds]
+        stores = lambda: [kinds for kinds in _orders(trace.read_text()) if "rename" in kinds]  # noqa: E731
+        until(lambda: len(stores()) >= 5, what="the trace of five instances")
+        orders = stores()
     assert len(orders) == 5
     for order in orders:
         assert order.index("write") < order.index("rename") < order.index("sync") < order.index("row"), order
