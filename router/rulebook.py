@@ -57,16 +57,17 @@ class Source(Section):
     addresses: list[Annotated[str, AfterValidator(network)]] = Field(
         min_length=1, description='IP addresses or networks it calls from; "any" for all'
     )
-    services: list[Literal["store", "echo", "query", "retrieve", "commit"]] = Field(
+    services: list[Literal["store", "echo", "query", "retrieve", "commit", "mpps"]] = Field(
         ["store", "echo"], description="What it may ask for; who may store may not thereby read"
     )
     quiet_period_s: float | None = Field(None, ge=0, description="Silence after its last instance; default: as set")
     deadline_s: float | None = Field(None, gt=0, description="Longest wait after its first instance; default: as set")
-    witnesses: list[Literal["announced", "series", "commitment", "count"]] = Field(
-        ["announced"],
-        description="What proves that a study is complete without waiting: announced is NumberOfStudyRelatedInstances, "
-        "series is that each series gives its size, commitment is a storage commitment request that names all, "
-        "count is a C-FIND at count_at that twice gives what has come",
+    witnesses: list[Literal["announced", "series", "mpps", "commitment", "count"]] = Field(
+        ["announced", "mpps"],
+        description="What proves completeness without waiting: announced is NumberOfStudyRelatedInstances, "
+        "series is that each series gives its size, mpps is that all steps of the study are over and name all, "
+        "commitment is a storage commitment request that names all, count is a C-FIND at count_at that twice gives "
+        "what has come",
     )
     count_at: CountAt | None = Field(None, description="Archive to be asked; with the witness count")
     notes: str = Field("", description="For people")

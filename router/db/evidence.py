@@ -4,9 +4,15 @@ from typing import Any
 
 from sqlalchemy import Connection, case, func, select
 
+from router.db import steps
 from router.db.tables import association, commitment_request, instance, result, result_set
+from router.domain import procedure_step
 from router.domain.completeness import Announced, Evidence
+from router.domain.procedure_step import named_by
 from router.domain.study import Study
+
+MOST_UIDS = 10_000
+"""UIDs of one statement; both databases take so many parameters."""
 
 
 def of(connection: Connection, study: Study) -> Evidence:
@@ -50,12 +56,33 @@ def asked_to_commit(connection: Connection, study: Study) -> Announced | None:
         )
     ).scalars()
     named = {str(sop_instance_uid) for requested in requests for _, sop_instance_uid in requested}
-    here = set(connection.execute(select(instance.c.sop_instance_uid).where(*_mine(study))).scalars())
-    if not here or not here <= named:
-        return None
-    others = named - here
-    known = connection.execute(select(instance.c.sop_instance_uid).where(instance.c.sop_instance_uid.in_(others)))
-    return Announced(instances=len(here) + len(others - set(known.scalars())), by="storage commitment")
+    here = _here(connection, study)
+    return named_by(named, here, _elsewhere(connection, named - here), "storage commitment")
+
+
+def performed(connection: Connection, study: Study) -> Announced | None:
+    """How many instances the modalities' performed procedure steps name, once they are over and name all that came."""
+    told = steps.of_study(connection, study.study_instance_uid)
+    here = _here(connection, study)
+    named = {uid for step in told for made in step.series.values() for uid in made}
+    return procedure_step.announced(told, here, _elsewhere(connection, named - here))
+
+
+def _here(connection: Connection, study: Study) -> set[str]:
+    return set(connection.execute(select(instance.c.sop_instance_uid).where(*_mine(study))).scalars())
+
+
+def _elsewhere(connection: Connection, sop_instance_uids: set[str]) -> set[str]:
+    """Those of these instances that the node has in other studies, or as something that is not counted."""
+    uids = list(sop_instance_uids)
+    if not uids:
+        return set()
+    known = instance.c.sop_instance_uid
+    return {
+        uid
+        for at in range(0, len(uids), MOST_UIDS)
+        for uid in connection.execute(select(known).where(known.in_(uids[at : at + MOST_UIDS]))).scalars()
+    }
 
 
 def first_headers(connection: Connection, study: Study) -> list[tuple[dict[str, Any], int]]:

@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 
 from router.domain.job import Lane, Outcome, State
+from router.domain.procedure_step import StepState
 
 metadata = MetaData(
     naming_convention={
@@ -373,6 +374,20 @@ commitment_request = Table(
 )
 """Storage commitment that senders have asked of us, until they have been told."""
 Index("ix_commitment_request_not_before", commitment_request.c.not_before)
+
+performed_step = Table(
+    "performed_step",
+    metadata,
+    Column("sop_instance_uid", Text, primary_key=True, comment="of the Modality Performed Procedure Step"),
+    Column("study_instance_uid", Text, primary_key=True, comment="one that it serves"),
+    Column("calling_ae_title", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("series", JSON, nullable=False, comment="SOPInstanceUIDs that it has made, by SeriesInstanceUID"),
+    Column("received_at", BigInteger, nullable=False, comment="its last N-CREATE or N-SET"),
+    one_of("state", StepState),
+)
+"""What modalities say that they have made: a witness of completeness."""
+Index("ix_performed_step_study_instance_uid", performed_step.c.study_instance_uid)
 
 audit = Table(
     "audit",

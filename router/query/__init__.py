@@ -1,4 +1,4 @@
-"""What the node holds, asked for by others and asked of others: C-FIND, C-MOVE, C-GET and Storage Commitment."""
+"""What the node holds, asked for by others and asked of others: C-FIND, C-MOVE, C-GET, Storage Commitment, MPPS."""
 
 from router.query.commitment import report_due
 from router.query.service import contexts, handlers

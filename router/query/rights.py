@@ -18,6 +18,7 @@ class Service(StrEnum):
     QUERY = "query"
     RETRIEVE = "retrieve"
     COMMIT = "commit"
+    MPPS = "mpps"
 
 
 class Source(Protocol):

@@ -1,4 +1,4 @@
-"""The node as a Query/Retrieve and Storage Commitment SCP, put before pynetdicom's own service classes.
+"""The node as an SCP of queries, commitment and performed procedure steps, put before pynetdicom's service classes.
 
 `take_over` wraps the one method by which an association serves a request; whatever is not ours goes on to it as before.
 """
@@ -13,9 +13,10 @@ import structlog
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import evt
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE, N_ACTION
+from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE, N_ACTION, N_CREATE, N_SET
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import (
+    ModalityPerformedProcedureStep,
     PatientRootQueryRetrieveInformationModelFind,
     PatientRootQueryRetrieveInformationModelGet,
     PatientRootQueryRetrieveInformationModelMove,
@@ -30,7 +31,7 @@ from router.db.commitments import CommitmentRequest
 from router.db.engine import writing
 from router.domain.query import Root
 from router.node import Node
-from router.query import commitment, retrieve
+from router.query import commitment, mpps, retrieve
 from router.query.commitment import Proof, nothing_is_proven
 from router.query.exchange import Exchange, PeerGone
 from router.query.find import find
@@ -61,7 +62,7 @@ def contexts() -> list[PresentationContext]:
     made = [build_context(sop_class, syntaxes) for sop_class in ROOTS]
     commit = build_context(StorageCommitmentPushModel, syntaxes)
     commit.scu_role = commit.scp_role = True
-    return [*made, commit]
+    return [*made, commit, build_context(ModalityPerformedProcedureStep, syntaxes)]
 
 
 def handlers(node: Node, prove: Proof = nothing_is_proven) -> list[tuple[Any, ...]]:
@@ -75,7 +76,7 @@ def negotiate(event: evt.Event) -> dict[str, bytes]:
 
 
 def take_over(event: evt.Event, node: Node, prove: Proof = nothing_is_proven) -> None:
-    """From now on this association's queries, retrievals and commitment requests are ours."""
+    """From now on this association's queries, retrievals, commitment requests and procedure steps are ours."""
     association: Association = event.assoc
     connection: socket.socket = association.dul.socket.socket
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else every last match waits 40 ms for an ACK
@@ -94,8 +95,10 @@ def serve(
     """Serve one request, or leave it to pynetdicom."""
     context = association._accepted_cx.get(context_id)
     syntax = str(context.abstract_syntax) if context is not None else ""
-    is_ours = (type(message) in SERVICES and syntax in ROOTS) or (
-        isinstance(message, N_ACTION) and syntax == StorageCommitmentPushModel
+    is_ours = (
+        (type(message) in SERVICES and syntax in ROOTS)
+        or (isinstance(message, N_ACTION) and syntax == StorageCommitmentPushModel)
+        or (isinstance(message, N_CREATE | N_SET) and syntax == ModalityPerformedProcedureStep)
     )
     if not is_ours or not message.is_valid_request:
         otherwise(message, context_id)
@@ -103,7 +106,9 @@ def serve(
     association.dimse.cancel_req = {}
     association._is_paused = True  # a sub-operation's answer is ours to take off the queue
     try:
-        if isinstance(message, N_ACTION):
+        if isinstance(message, N_CREATE | N_SET):
+            mpps.serve(association, node, message, context_id)
+        elif isinstance(message, N_ACTION):
             _commit(association, node, prove, message, context_id)
         else:
             _answer(association, node, message, context_id, ROOTS[syntax])

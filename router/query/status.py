@@ -52,6 +52,22 @@ class CommitmentStatus(IntEnum):
     DUPLICATE_TRANSACTION_UID = 0x0131
 
 
+class StepStatus(IntEnum):
+    """Answers to the N-CREATE and N-SET of a Modality Performed Procedure Step.
+
+    Source:  PS3.4 F.7.2.1.4, F.7.2.2.4, PS3.7 10.1.3.1.9, 10.1.5.1.6
+    """
+
+    SUCCESS = 0x0000
+    INVALID_ATTRIBUTE_VALUE = 0x0106
+    PROCESSING_FAILURE = 0x0110
+    DUPLICATE_SOP_INSTANCE = 0x0111
+    NO_SUCH_SOP_INSTANCE = 0x0112
+    MISSING_ATTRIBUTE = 0x0120
+    REFUSED_NOT_AUTHORIZED = 0x0124
+    RESOURCE_LIMITATION = 0x0213
+
+
 class FailureReason(IntEnum):
     """Why an instance is not committed.
 

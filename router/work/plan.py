@@ -176,6 +176,10 @@ def announced(connection: Connection, study: Study, source: Source) -> Announced
         told = count.witness(study.last_instance_at) if count is not None else None
         if told is not None:
             return told
+    if "mpps" in trusted:
+        told = evidence.performed(connection, study)
+        if told is not None:
+            return told
     if "commitment" in trusted:
         told = evidence.asked_to_commit(connection, study)
         if told is not None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from router.query.rights import Allowed, Caller, Denied, Service, decide
-from router.query.status import FailureReason, FindStatus, RetrieveStatus
+from router.query.status import FailureReason, FindStatus, RetrieveStatus, StepStatus
 from router.rulebook import Source
 from tests.query.node import RIGHTS, answering, ct, run
 
@@ -78,6 +78,7 @@ def test_without_the_right_nothing_is_told_and_it_is_written_down(
 
 def test_statuses_mean_what_their_names_say() -> None:
     from pynetdicom.status import (
+        PROCEDURE_STEP_STATUS,
         QR_FIND_SERVICE_CLASS_STATUS,
         QR_GET_SERVICE_CLASS_STATUS,
         QR_MOVE_SERVICE_CLASS_STATUS,
@@ -91,3 +92,10 @@ def test_statuses_mean_what_their_names_say() -> None:
             said = meaning.upper().replace("AUTHORISED", "AUTHORIZED").replace("-", " ")
             assert any(word in said for word in words), f"{status:04X} is {meaning}, not {status.name}"
     assert FailureReason.NO_SUCH_OBJECT_INSTANCE == 0x0112
+    for answer in StepStatus:
+        said = (
+            (PROCEDURE_STEP_STATUS[answer][1] or PROCEDURE_STEP_STATUS[answer][0])
+            .upper()
+            .replace("AUTHORISED", "AUTHORIZED")
+        )
+        assert any(word[:8] in said for word in answer.name.split("_") if word != "SOP"), f"{answer:04X} is {said}"

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
-from router.db import commitments, instances, pauses, revisions
+from router.db import commitments, instances, pauses, revisions, steps
 from router.db.engine import now, writing
 from router.domain.pauses import FEWEST
+from router.domain.procedure_step import PerformedStep, StepState
 from router.domain.study import StudyState
 from router.work.assemble import serve
 from tests.conftest import until
@@ -79,6 +81,59 @@ def test_a_request_that_names_only_a_part_proves_nothing(make_site: MakeSite) ->
     trust(site, "commitment")
     site.receive(3)
     commit(site, "1.2.3.1.1")
+    site.decide()
+    assert site.study().state is StudyState.RECEIVING
+
+
+def perform(site: Site, state: StepState, *sop_instance_uids: str, step: str = "1.7", series: str = "1.2.3.1") -> None:
+    """A modality reports a step of the study, from its begin to this state."""
+    begun = PerformedStep(sop_instance_uid=step, state=StepState.IN_PROGRESS, study_instance_uids=(STUDY,))
+    with writing(site.node.engine) as connection:
+        steps.add(connection, begun, calling_ae_title="SCANNER", at=now())
+        if state is not StepState.IN_PROGRESS:
+            steps.change(connection, replace(begun, state=state, series={series: sop_instance_uids}), at=now())
+        instances.look_again(connection, [STUDY], 0)
+
+
+SLICES = ("1.2.3.1.1", "1.2.3.1.2", "1.2.3.1.3")
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [(StepState.COMPLETED, "MPPS"), (StepState.DISCONTINUED, "MPPS, which was discontinued")],
+)
+def test_a_step_that_is_over_and_names_everything_completes_the_study(
+    make_site: MakeSite, state: StepState, said: str
+) -> None:
+    site = make_site(quiet_period_s=QUIET_S)
+    perform(site, state, *SLICES)
+    site.receive(2)
+    site.decide()
+    assert site.study().state is StudyState.RECEIVING
+    site.receive(1, first=3)
+    site.decide()
+    assert site.study().completeness == f"3 of 3 instances announced by {said}"
+
+
+def test_a_step_that_goes_on_or_names_only_a_part_proves_nothing(make_site: MakeSite) -> None:
+    site = make_site(quiet_period_s=QUIET_S)
+    site.receive(3)
+    perform(site, StepState.COMPLETED, *SLICES)
+    perform(site, StepState.IN_PROGRESS, step="1.8")
+    site.decide()
+    assert site.study().state is StudyState.RECEIVING
+    other = make_site(quiet_period_s=QUIET_S)
+    other.receive(4, study="1.2.4", series="1.2.4.1")
+    perform(other, StepState.COMPLETED, "1.2.4.1.1")
+    other.decide()
+    assert other.study("1.2.4").state is StudyState.RECEIVING
+
+
+def test_a_source_that_is_not_trusted_to_report_its_steps_is_not_believed(make_site: MakeSite) -> None:
+    site = make_site(quiet_period_s=QUIET_S)
+    trust(site, "announced")
+    site.receive(3)
+    perform(site, StepState.COMPLETED, *SLICES)
     site.decide()
     assert site.study().state is StudyState.RECEIVING
 

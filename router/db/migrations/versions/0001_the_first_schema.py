@@ -81,6 +81,24 @@ def upgrade() -> None:
         batch_op.create_index("ix_commitment_request_not_before", ["not_before"], unique=False)
 
     op.create_table(
+        "performed_step",
+        sa.Column("sop_instance_uid", sa.Text(), nullable=False, comment="of the Modality Performed Procedure Step"),
+        sa.Column("study_instance_uid", sa.Text(), nullable=False, comment="one that it serves"),
+        sa.Column("calling_ae_title", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column(
+            "series", sa.JSON(), nullable=False, comment="SOPInstanceUIDs that it has made, by SeriesInstanceUID"
+        ),
+        sa.Column("received_at", sa.BigInteger(), nullable=False, comment="its last N-CREATE or N-SET"),
+        sa.CheckConstraint(
+            "state IN ('IN PROGRESS', 'COMPLETED', 'DISCONTINUED')", name=op.f("ck_performed_step_state")
+        ),
+        sa.PrimaryKeyConstraint("sop_instance_uid", "study_instance_uid", name=op.f("pk_performed_step")),
+    )
+    with op.batch_alter_table("performed_step", schema=None) as batch_op:
+        batch_op.create_index("ix_performed_step_study_instance_uid", ["study_instance_uid"], unique=False)
+
+    op.create_table(
         "instance",
         sa.Column("sop_instance_uid", sa.Text(), nullable=False),
         sa.Column(
