@@ -127,6 +127,12 @@ class Web(Section):
 
     host: str = Field("127.0.0.1", description="Address to listen on; loopback by default")
     port: Port = Field(8042, description="TCP port; 0 takes a free one")
+    session_hours: float = Field(12, gt=0, description="A browser has to log in again after so long")
+    idle_minutes: float = Field(60, gt=0, description="A browser has to log in again after so long without use")
+    open_metrics: bool = Field(False, description="/metrics for anybody; else for a user, or a token of scope metrics")
+    viewer_url: str | None = Field(
+        None, description="Link into the site's viewer; {StudyInstanceUID} stands for the study's"
+    )
 
 
 class Log(Section):

@@ -21,6 +21,10 @@
     │   └── NotASegmentation: the file holds no segmentation
     ├── compose
     │   └── UnknownRole: there is no such role
+    ├── db.accounts
+    │   ├── UnknownUser: no user has this name
+    │   ├── UserExists: a user of this name is there already
+    │   └── LastAdmin: without this admin nobody could manage the node any more
     ├── db.jobs
     │   └── UnknownJob: no job has this number
     ├── db.migrate
@@ -33,6 +37,9 @@
     │   └── UnknownRevision: no revision of this kind has this number
     ├── db.studies
     │   └── UnknownStudy: the node knows no study by this name
+    ├── db.tokens
+    │   ├── UnknownToken: no token has this name
+    │   └── TokenExists: a token of this name is there already
     ├── destinations
     │   ├── UnknownDestinationKind: no destination kind has this name
     │   ├── Unreachable: nobody can be reached there; everything for it waits until it answers
@@ -51,6 +58,8 @@
     │   └── Refused: an instance that is not taken, with the status that says so
     ├── ingest.walker
     │   └── NotParseable: bytes that are no data set in the transfer syntax under which they came
+    ├── passwords
+    │   └── WeakPassword: a password is too short, too long or the user's own name
     ├── query.exchange
     │   └── PeerGone: the peer has aborted, released or lost the association, or takes no more data
     ├── query.retrieve
@@ -70,6 +79,9 @@
     │   └── NothingToTest: no DICOM file lies where a test of the rules was asked for
     ├── web.server
     │   └── PortTaken: another program listens where the window should open
+    ├── web.signin
+    │   ├── WrongPassword: there is no such user, or this is not their password
+    │   └── TooManyAttempts: after wrong passwords the next one is looked at only later
     ├── work.deliver
     │   ├── NotYet: the far side does not have the images yet that the results are about
     │   ├── NotTaken: the far side has not taken an instance; it may later

@@ -8,6 +8,7 @@ import typer
 from dicom_sr.problem import Problem
 from router.cli import app
 from router.cli._common import peer, talk
+from router.domain.access import Role
 
 TEMPLATE = """\
 # Isocenter: machine settings. Rules, sources and destinations are not here: they are numbered revisions in the
@@ -48,9 +49,9 @@ def init(
     quiet_period_s: Annotated[float, typer.Option(help="Silence after which a study is complete", min=0)] = 30.0,
 ) -> None:
     """Write a commented isocenter.yaml and a database with a first rulebook, sources and the PACS as destination."""
-    from router import starter
+    from router import passwords, starter
     from router.config import load
-    from router.db import node, revisions
+    from router.db import accounts, node, revisions
     from router.db.engine import connect, writing
     from router.db.migrate import upgrade
 
@@ -69,10 +70,19 @@ def init(
     engine = connect(settings.database.url)
     upgrade(engine)
     node.create(engine)
+    password = passwords.made()
+    kept = passwords.hashed(password, name="admin")
     with writing(engine) as connection:
+        accounts.add(connection, "admin", Role.ADMIN, kept, who="init")
         for kind, body in starter.starter(ae_title=title, host=host, port=pacs_port).items():
             revisions.add(connection, kind, body, author="init", note="first")
     talk.print(
         f"A node lies in {folder}: {config.name}, {Path(settings.database.url).name}, {settings.storage.path.name}/"
     )
     talk.print(f"Start it with: isocenter serve --config {config}")
+    talk.print(
+        f"Then open http://{settings.web.host}:{settings.web.port} and log in as admin. "
+        f"The password, shown this once: {password}",
+        markup=False,
+        soft_wrap=True,
+    )

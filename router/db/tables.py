@@ -21,6 +21,7 @@ from sqlalchemy import (
     text,
 )
 
+from router.domain.access import Role
 from router.domain.job import Lane, Outcome, State
 from router.domain.procedure_step import StepState
 
@@ -74,6 +75,51 @@ caller = Table(
     Column("reason", Text, nullable=False),
 )
 """Callers that were turned away, for `isocenter sources seen`."""
+
+account = Table(
+    "account",
+    metadata,
+    Column("name", Text, primary_key=True, comment="as it is typed at the login, in small letters"),
+    Column("role", Text, nullable=False),
+    Column("password_hash", Text, comment="Argon2id; NULL for one who logs in elsewhere"),
+    Column("created_at", BigInteger, nullable=False),
+    Column("password_at", BigInteger, comment="when the password was last set"),
+    one_of("role", Role),
+)
+"""Who may use the window."""
+
+session = Table(
+    "session",
+    metadata,
+    Column("digest", Text, primary_key=True, comment="sha256 of the secret in the browser's cookie"),
+    Column("account", Text, ForeignKey("account.name", ondelete="CASCADE"), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+)
+Index("ix_session_account", session.c.account)
+
+token = Table(
+    "token",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("digest", Text, nullable=False, unique=True, comment="sha256 of the secret"),
+    Column("scopes", JSON, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("used_at", BigInteger),
+)
+"""Programs that may use the API."""
+
+login_failure = Table(
+    "login_failure",
+    metadata,
+    Column("key", Text, primary_key=True, comment="digest of a name, or an address"),
+    Column("failures", Integer, nullable=False),
+    Column("last_at", BigInteger, nullable=False),
+)
+"""Wrong passwords, kept so that a restart forgives none."""
+Index("ix_login_failure_last_at", login_failure.c.last_at)
 
 association = Table(
     "association",
@@ -257,6 +303,7 @@ Index(
     postgresql_where=text("state = 'running'"),
 )
 Index("ix_job_study_instance_uid", job.c.study_instance_uid)
+Index("ix_job_state", job.c.state, job.c.id)
 Index(
     "uq_job_inference",
     job.c.pixels_digest,

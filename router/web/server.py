@@ -1,7 +1,7 @@
-"""The window, so far two panes without patient data: `/health` for a supervisor and `/metrics` for Prometheus.
+"""The window: one process with the console, the API, `/health` and `/metrics`.
 
-This process never imports torch or `router/work`; whatever it will let a person command becomes a row that another
-role acts on.
+This process never imports torch or `router/work`; whatever it lets a person command becomes a row that another role
+acts on.
 """
 
 import socket
@@ -9,73 +9,47 @@ import threading
 
 import structlog
 import uvicorn
-from fastapi import FastAPI, Response
-from fastapi.responses import JSONResponse
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from sqlalchemy import func, select
-from sqlalchemy.exc import OperationalError
+from fastapi import FastAPI
+from starlette.middleware.gzip import GZipMiddleware
 
 from dicom_sr.problem import Problem
-from router.db import tables
-from router.db.engine import now, reading
-from router.domain.job import State
 from router.node import Node
+from router.web import health, login
+from router.web.guard import Guard, Nonces
+from router.web.signin import Register
 
 log = structlog.get_logger()
+
+DRAIN_S = 3
+"""How long an open answer, such as a stream of events, may go on once we were asked to stop."""
 
 
 class PortTaken(Problem):
     """Another program listens where the window should open."""
 
 
-def metrics(node: Node) -> bytes:
-    """The node's figures in Prometheus' text format, read from the database now; no patient attribute among them."""
-    registry = CollectorRegistry()
-    jobs = Gauge("isocenter_jobs", "Jobs by lane and state", ["lane", "state"], registry=registry)
-    studies = Gauge("isocenter_studies", "Studies by state", ["state"], registry=registry)
-    waiting = Gauge(
-        "isocenter_oldest_queued_job_seconds",
-        "How long the oldest queued job has been due",
-        ["lane"],
-        registry=registry,
-    )
-    free = Gauge("isocenter_store_free_bytes", "Free space where objects are stored", registry=registry)
-    job, study = tables.job, tables.study
-    with reading(node.engine) as connection:
-        for lane, state, count in connection.execute(
-            select(job.c.lane, job.c.state, func.count()).group_by(job.c.lane, job.c.state)
-        ):
-            jobs.labels(lane, state).set(count)
-        for state, count in connection.execute(select(study.c.state, func.count()).group_by(study.c.state)):
-            studies.labels(state).set(count)
-        for lane, due_at in connection.execute(
-            select(job.c.lane, func.min(job.c.not_before)).where(job.c.state == State.QUEUED).group_by(job.c.lane)
-        ):
-            waiting.labels(lane).set(max(0, now() - due_at) / 1e6)
-    free.set(node.store.free_bytes())
-    return generate_latest(registry)
-
-
 def build(node: Node) -> FastAPI:
-    """The application; nothing of it needs a patient's data, so nothing of it asks who is looking."""
+    """The application without the console."""
     app = FastAPI(title="Isocenter", docs_url=None, redoc_url=None, openapi_url=None)
-
-    @app.get("/health")
-    def health() -> JSONResponse:
-        try:
-            with reading(node.engine) as connection:
-                connection.execute(select(tables.node.c.node_id)).scalar_one()
-        except OperationalError as error:
-            log.error("health.database", error=str(error.orig))
-            return JSONResponse({"status": "failing", "database": "out of reach"}, status_code=503)
-        return JSONResponse({"status": "ok", "database": "ok", "store_free_bytes": node.store.free_bytes()})
-
-    @app.get("/metrics")
-    def scrape() -> Response:
-        return Response(metrics(node), media_type=CONTENT_TYPE_LATEST)
-
+    tls = False
+    app.include_router(health.routes(node))
+    app.include_router(login.routes(node, tls=tls))
+    app.add_middleware(Nonces)
+    app.add_middleware(GZipMiddleware, minimum_size=1024)
+    app.add_middleware(Guard, register=Register(node.engine, node.settings.web), web=node.settings.web, tls=tls)
     return app
+
+
+def running(node: Node) -> uvicorn.Config:
+    """How the application is served. Nobody's word for who they are (X-Forwarded-For) is believed."""
+    return uvicorn.Config(
+        build(node),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=DRAIN_S,
+    )
 
 
 def serve(node: Node, stop: threading.Event) -> None:
@@ -93,7 +67,7 @@ def serve(node: Node, stop: threading.Event) -> None:
             f"web: cannot listen on {web.host}:{web.port}: {error.strerror}",
             remedy="Change web.port in isocenter.yaml, or stop the program that uses it",
         ) from error
-    server = uvicorn.Server(uvicorn.Config(build(node), log_config=None, access_log=False, lifespan="off"))
+    server = uvicorn.Server(running(node))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="uvicorn")
     thread.start()
     log.info("web.listening", host=web.host, port=listening.getsockname()[1])

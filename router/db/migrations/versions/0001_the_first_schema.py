@@ -51,6 +51,50 @@ def upgrade() -> None:
         batch_op.create_index("ix_audit_study_instance_uid", ["study_instance_uid"], unique=False)
 
     op.create_table(
+        "account",
+        sa.Column("name", sa.Text(), nullable=False, comment="as it is typed at the login, in small letters"),
+        sa.Column("role", sa.Text(), nullable=False),
+        sa.Column("password_hash", sa.Text(), nullable=True, comment="Argon2id; NULL for one who logs in elsewhere"),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("password_at", sa.BigInteger(), nullable=True, comment="when the password was last set"),
+        sa.CheckConstraint("role IN ('viewer', 'operator', 'admin')", name=op.f("ck_account_role")),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_account")),
+    )
+    op.create_table(
+        "session",
+        sa.Column("digest", sa.Text(), nullable=False, comment="sha256 of the secret in the browser's cookie"),
+        sa.Column("account", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("seen_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["account"], ["account.name"], name=op.f("fk_session_account"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_session")),
+    )
+    with op.batch_alter_table("session", schema=None) as batch_op:
+        batch_op.create_index("ix_session_account", ["account"], unique=False)
+
+    op.create_table(
+        "token",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("digest", sa.Text(), nullable=False, comment="sha256 of the secret"),
+        sa.Column("scopes", sa.JSON(), nullable=False),
+        sa.Column("created_by", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=True),
+        sa.Column("used_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_token")),
+        sa.UniqueConstraint("digest", name=op.f("uq_token_digest")),
+    )
+    op.create_table(
+        "login_failure",
+        sa.Column("key", sa.Text(), nullable=False, comment="digest of a name, or an address"),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("last_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_login_failure")),
+    )
+    with op.batch_alter_table("login_failure", schema=None) as batch_op:
+        batch_op.create_index("ix_login_failure_last_at", ["last_at"], unique=False)
+
+    op.create_table(
         "caller",
         sa.Column("calling_ae_title", sa.Text(), nullable=False),
         sa.Column("address", sa.Text(), nullable=False),
@@ -231,6 +275,7 @@ def upgrade() -> None:
             postgresql_where=sa.text("state = 'running'"),
         )
         batch_op.create_index("ix_job_study_instance_uid", ["study_instance_uid"], unique=False)
+        batch_op.create_index("ix_job_state", ["state", "id"], unique=False)
         batch_op.create_index(
             "uq_job_delivery",
             ["result_set_id", "destination", "run"],
