@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -60,6 +60,11 @@ class Listener(Section):
 
     host: str = Field("0.0.0.0", description="Address to listen on")
     port: Port = Field(11112, description="TCP port; 0 takes a free one")
+    plain: bool = Field(True, description="Whether `port` is open; false where everybody comes by TLS")
+    tls_port: Port | None = Field(None, description="TCP port for TLS, 2762 by custom; null opens none")
+    client_certificate: Literal["none", "optional", "required"] = Field(
+        "required", description="On tls_port: whether a sender must show a certificate that tls.ca_file vouches for"
+    )
     max_associations: int = Field(100, ge=1, description="Associations at once, in all")
     max_associations_per_ae: int = Field(50, ge=1, description="Associations at once from one calling AE")
     max_pdu_bytes: int = Field(131072, ge=4096, le=16 << 20, description="Largest PDU that a sender may use")
@@ -70,6 +75,24 @@ class Listener(Section):
         "accept", description="Other pixels under a known SOPInstanceUID: kept apart, answered Success or C000"
     )
     fsync: bool = Field(True, description="Success only after the file is on the disk; off only for benchmarks")
+
+
+class Tls(Section):
+    """Who we are on encrypted DICOM connections, to senders and to destinations; changed files are read at once."""
+
+    certificate_file: Path | None = Field(
+        None, description="Our certificate and its chain (PEM); relative to this file"
+    )
+    key_file: Path | None = Field(None, description="Its private key (PEM, without password); relative to this file")
+    ca_file: Path | None = Field(
+        None, description="Certificates that we trust (PEM); null trusts no sender, and the system's for destinations"
+    )
+
+    @model_validator(mode="after")
+    def _is_a_pair(self) -> "Tls":
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file go together")
+        return self
 
 
 class Storage(Section):
@@ -150,6 +173,7 @@ class Settings(Section):
         "UTC", description="IANA name; dates and times in results are in this zone"
     )
     listener: Listener = Listener()
+    tls: Tls = Tls()
     storage: Storage = Storage()
     database: Database = Database()
     completeness: Completeness = Completeness()
@@ -161,6 +185,18 @@ class Settings(Section):
     run_path: Path = Field(
         Path("run"), description="Folder of sockets and locks, on a local disk; relative to this file"
     )
+
+    @model_validator(mode="after")
+    def _tls_has_what_it_needs(self) -> "Settings":
+        if self.listener.tls_port is None:
+            if not self.listener.plain:
+                raise ValueError("listener.plain is false and listener.tls_port is null: nobody could come in")
+            return self
+        if self.tls.certificate_file is None:
+            raise ValueError("listener.tls_port needs tls.certificate_file and tls.key_file")
+        if self.listener.client_certificate != "none" and self.tls.ca_file is None:
+            raise ValueError("listener.client_certificate needs tls.ca_file, or is none")
+        return self
 
 
 def load(path: Path) -> Settings:
@@ -184,8 +220,12 @@ def absolute(settings: Settings, folder: Path) -> Settings:
         url = url.set(database=str(folder / url.database))
     database = settings.database.model_copy(update={"url": url.render_as_string(hide_password=False)})
     inference = settings.inference.model_copy(update={"models_path": folder / settings.inference.models_path})
+    tls = settings.tls.model_copy(
+        update={name: folder / path for name, path in settings.tls if path is not None}  # all its fields are paths
+    )
     return settings.model_copy(
         update={
+            "tls": tls,
             "storage": storage,
             "database": database,
             "inference": inference,

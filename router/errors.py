@@ -75,6 +75,8 @@
     │   └── UnknownHost: a host name has no address
     ├── store
     │   └── StoreUnusable: the folder of the objects cannot be written: read-only, full, foreign or failing
+    ├── tls
+    │   └── UnusableCredentials: a certificate, its key or the list of authorities cannot be used
     ├── trial
     │   └── NothingToTest: no DICOM file lies where a test of the rules was asked for
     ├── web.server

@@ -5,7 +5,7 @@ database keeps of it (`router.db.revisions`) is that list as plain JSON, as it w
 """
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, reduce
 from operator import or_
@@ -57,6 +57,11 @@ class Source(Section):
     addresses: list[Annotated[str, AfterValidator(network)]] = Field(
         min_length=1, description='IP addresses or networks it calls from; "any" for all'
     )
+    certificate_names: list[Annotated[str, Field(min_length=1)]] = Field(
+        [],
+        description="Names of which its TLS certificate must have one (SubjectAltName, or common name); "
+        "with any here, a connection without TLS is not this source",
+    )
     services: list[Literal["store", "echo", "query", "retrieve", "commit", "mpps"]] = Field(
         ["store", "echo"], description="What it may ask for; who may store may not thereby read"
     )
@@ -78,10 +83,17 @@ class Source(Section):
             raise ValueError("the witness count and count_at go together")
         return self
 
-    def admits(self, ae_title: str, address: str) -> bool:
-        """Whether a caller with this AE title and IP address is this source."""
-        if ae_title.strip(" ") != self.ae_title:
-            return False
+    def admits(self, ae_title: str, address: str, certificate_names: Collection[str] = ()) -> bool:
+        """Whether a caller with this AE title, IP address and verified certificate is this source."""
+        return ae_title.strip(" ") == self.ae_title and self.calls_from(address) and self.is_named(certificate_names)
+
+    def is_named(self, certificate_names: Collection[str]) -> bool:
+        """Whether a verified certificate with these names is the one that this source must show."""
+        shown = {name.casefold() for name in certificate_names}
+        return not self.certificate_names or any(name.casefold() in shown for name in self.certificate_names)
+
+    def calls_from(self, address: str) -> bool:
+        """Whether this IP address is one of this source's."""
         caller = ipaddress.ip_address(address.partition("%")[0])
         mapped = getattr(caller, "ipv4_mapped", None)  # ::ffff:10.0.0.1 is 10.0.0.1 on a socket for both
         return any(

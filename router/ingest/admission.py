@@ -5,47 +5,30 @@ The sources are a numbered revision in the database; a new one is in force with 
 
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Any
 
 from sqlalchemy import Engine
 
+from router import rulebook
 from router.config import Settings
 from router.db import revisions
 from router.db.engine import reading
 from router.ingest.status import Rejection
+from router.rulebook import Source
 from router.store import Store
 
 GIGABYTE = 1 << 30
-ANY = "any"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """One sender: its AE title (case matters), where it may call from, and what it may do."""
-
-    ae_title: str
-    networks: tuple[IPv4Network | IPv6Network, ...] | None
-    services: frozenset[str]
-
-    def calls_from(self, address: str) -> bool:
-        """Whether this is an address of this source; None means any."""
-        if self.networks is None:
-            return True
-        caller = ip_address(address)
-        mapped = getattr(caller, "ipv4_mapped", None)
-        return any((mapped or caller) in network for network in self.networks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who asks for an association; AE titles without their outer blanks."""
+    """Who asks for an association: AE titles without outer blanks, names of a certificate that TLS has verified."""
 
     calling_ae_title: str
     called_ae_title: str
     address: str
+    certificate_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,16 +61,10 @@ class Sources:
             return self.known.get(ae_title, ())
 
 
-def read(body: Sequence[Mapping[str, Any]]) -> dict[str, list[Source]]:
+def read(body: rulebook.Body) -> dict[str, list[Source]]:
     """Sources by AE title, from the body of their revision."""
     known: dict[str, list[Source]] = {}
-    for entry in body:
-        addresses = entry.get("addresses") or [ANY]
-        source = Source(
-            ae_title=entry["ae_title"].strip(" "),
-            networks=None if ANY in addresses else tuple(ip_network(one, strict=False) for one in addresses),
-            services=frozenset(entry.get("services") or ("store", "echo")),
-        )
+    for source in rulebook.sources(body):
         known.setdefault(source.ae_title, []).append(source)
     return known
 
@@ -110,12 +87,16 @@ class Admission:
                 reason=f"called {caller.called_ae_title!r}, we are {self.settings.ae_title!r}",
             )
         named = self.sources.of(caller.calling_ae_title)
-        known = next((source for source in named if source.calls_from(caller.address)), None)
+        here = [source for source in named if source.calls_from(caller.address)]
+        known = next((source for source in here if source.is_named(caller.certificate_names)), None)
         if known is None:
-            return Refusal(
-                rejection=Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED,
-                reason="known AE title, unknown address" if named else "unknown AE title",
-            )
+            reason = "unknown AE title"
+            if here:
+                shown = ", ".join(caller.certificate_names) or "none"
+                reason = f"known AE title and address, unknown certificate ({shown})"
+            elif named:
+                reason = "known AE title, unknown address"
+            return Refusal(rejection=Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED, reason=reason)
         if self.store.free_bytes() < self.settings.storage.reject_free_gb * GIGABYTE:
             return Refusal(rejection=Rejection.TEMPORARY_CONGESTION, reason="the store's disk is full")
         return self._take_slot(known)

@@ -21,7 +21,9 @@ from router import query
 from router.ingest.dul import EventDUL
 from router.ingest.pdu import StoreRequest
 from router.ingest.receive import Answer
+from router.ingest.secure import SecureSocket
 from router.ingest.storing import Storing
+from router.tls import Credentials
 
 if TYPE_CHECKING:
     from router.ingest.listener import Door
@@ -154,10 +156,16 @@ class DoorServer(AssociationServer):  # type: ignore[misc]
     request_queue_size = 128
 
     def __init__(
-        self, door: "Door", ae: Any, address: tuple[str, int], contexts: Sequence[PresentationContext]
+        self,
+        door: "Door",
+        ae: Any,
+        address: tuple[str, int],
+        contexts: Sequence[PresentationContext],
+        credentials: Credentials | None = None,
     ) -> None:
         self.door = door
-        seconds = door.node.settings.listener.pdu_timeout_s
+        self.credentials = credentials
+        self.send_timeout_s = seconds = door.node.settings.listener.pdu_timeout_s
         self.send_timeout = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
         handlers = [
             (evt.EVT_REQUESTED, door.requested),
@@ -166,6 +174,18 @@ class DoorServer(AssociationServer):  # type: ignore[misc]
             *query.handlers(door.node),
         ]
         super().__init__(ae, address, ae.ae_title, list(contexts), evt_handlers=handlers, request_handler=DoorHandler)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """A new connection, under TLS where we have credentials; the handshake is its own thread's."""
+        connection, address = super().get_request()
+        if self.credentials is None:
+            return connection, address
+        try:
+            context = self.credentials.current()
+            return SecureSocket.of(connection, context, send_timeout_s=self.send_timeout_s), address
+        except OSError:  # the peer is gone already; the server goes on to the next
+            connection.close()
+            raise
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether there may be one more connection: those that are not yet associations count, too."""

@@ -8,6 +8,7 @@ is pinned by tests/ingest/test_pynetdicom_seams.py.
 import os
 import select
 import socket
+import ssl
 import threading
 import time
 import traceback
@@ -23,6 +24,7 @@ from router.ingest import pdu
 from router.ingest.pdu import StoreRequest
 from router.ingest.quiet import MALFORMED
 from router.ingest.receive import Answer
+from router.ingest.secure import SecureSocket
 from router.ingest.storing import Storing
 from router.ingest.stream import BrokenProtocolError, Stream
 
@@ -115,6 +117,9 @@ class EventDUL(DULServiceProvider):  # type: ignore[misc]
         """Until there are bytes, or somebody wakes us, or patience ends."""
         if self.stream.in_message or self.stream.pdu_began is not None:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)  # Nagle waits for this, 40 ms each time
+        if isinstance(connection, SecureSocket) and connection.pending():
+            self._receive(connection)  # decrypted already, so that the system has nothing to tell
+            return
         ready = self._poll.poll(self._patience_s() * 1000)
         if not ready:
             self._lose_patience()
@@ -158,6 +163,9 @@ class EventDUL(DULServiceProvider):  # type: ignore[misc]
                 received = self.stream.receive(connection)
             except BlockingIOError:
                 return
+            except ssl.SSLError as error:
+                log.warning("association.tls_failed", address=self.assoc.requestor.address, why=error.reason)
+                received = 0
             except OSError:
                 received = 0
             if self.state_machine.current_state == CLOSING:

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 import structlog
 from pynetdicom import AE, _config, evt
@@ -14,10 +15,11 @@ from pynetdicom.presentation import PresentationContext
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_sr.problem import Problem
+from router import tls
 from router.db import associations, callers
 from router.db.associations import Ending
 from router.db.engine import connect, now, writing
-from router.ingest.admission import Admission, Caller, Refusal, Source, Sources
+from router.ingest.admission import Admission, Caller, Refusal, Sources
 from router.ingest.association import DoorServer
 from router.ingest.notice import Notice
 from router.ingest.offers import contexts
@@ -30,7 +32,9 @@ from router.ingest.status import Rejection, StoreStatus
 from router.ingest.storing import Storing
 from router.ingest.stream import BrokenProtocolError
 from router.node import Node
+from router.rulebook import Source
 from router.store import Store
+from router.tls import Credentials, names_of
 
 log = structlog.get_logger()
 _config.LOG_HANDLER_LEVEL = "none"  # pynetdicom's own handlers would log patients
@@ -79,6 +83,7 @@ class Door:
             calling_ae_title=request.calling_ae_title.strip(" "),
             called_ae_title=request.called_ae_title.strip(" "),
             address=event.assoc.requestor.address,
+            certificate_names=names_of(event.assoc.dul.socket.socket),
         )
         admitted = self.admission.admit(caller)
         if isinstance(admitted, Refusal):
@@ -175,7 +180,7 @@ class Door:
 def serve(node: Node, stop: threading.Event) -> None:
     """Receive until `stop` is set.
 
-    Raises:  PortTaken, StoreUnusable
+    Raises:  PortTaken, StoreUnusable, UnusableCredentials
     """
     with unvalidated():
         _serve(Door(node), stop)
@@ -186,23 +191,36 @@ def _serve(door: Door, stop: threading.Event) -> None:
         associations.close_all_of(connection, door.name, now())
     found = reconcile(door.receiver)
     log.info("store.reconciled", **asdict(found))
-    server = _listen(door)
-    listening = threading.Thread(target=server.serve_forever, args=(LOOK_S,), name="listener", daemon=True)
-    listening.start()
+    servers = _listen(door)
+    listening = [
+        threading.Thread(target=server.serve_forever, args=(LOOK_S,), name="listener", daemon=True)
+        for server in servers
+    ]
+    for thread in listening:
+        thread.start()
     door.notice.start()
-    log.info("listener.ready", host=server.server_address[0], port=server.server_address[1])
+    for server in servers:
+        host, port = server.server_address[:2]
+        log.info("listener.ready", host=host, port=port, tls=server.credentials is not None)
     stop.wait()
-    server.stop_listening()
-    listening.join()
+    for server in servers:
+        server.stop_listening()
+    for thread in listening:
+        thread.join()
     door.drain()
     door.notice.stop()
     door.receiver.new.close()
     door.engine.dispose()
 
 
-def _listen(door: Door) -> DoorServer:
+def _listen(door: Door) -> list[DoorServer]:
+    """The plain and the TLS server, as far as they are wanted; they share associations' slots and everything else."""
     settings = door.node.settings
     limits = settings.listener
+    credentials = None
+    if limits.tls_port is not None:
+        make = partial(tls.server_context, settings.tls, limits.client_certificate)
+        credentials = Credentials(settings.tls, make)
     ae = AE(ae_title=settings.ae_title)
     ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
@@ -210,10 +228,23 @@ def _listen(door: Door) -> DoorServer:
     ae.maximum_associations = door.most_connections  # our own limits are checked before, and answered more precisely
     ae.acse_timeout = limits.association_timeout_s
     ae.network_timeout = limits.idle_timeout_s
+    offered = contexts()
+    made: list[DoorServer] = []
+    if limits.plain:
+        made.append(_server(door, ae, limits.port, offered, None))
+    if limits.tls_port is not None:
+        made.append(_server(door, ae, limits.tls_port, offered, credentials))
+    return made
+
+
+def _server(
+    door: Door, ae: AE, port: int, offered: list[PresentationContext], credentials: Credentials | None
+) -> DoorServer:
+    host = door.node.settings.listener.host
     try:
-        return DoorServer(door, ae, (limits.host, limits.port), contexts())
+        return DoorServer(door, ae, (host, port), offered, credentials)
     except OSError as error:
         raise PortTaken(
-            f"port {limits.port} of {limits.host} cannot be listened on: {error.strerror}",
+            f"port {port} of {host} cannot be listened on: {error.strerror}",
             remedy="Stop the process that listens there (`ss -ltnp`), or choose another listener.port",
         ) from error

@@ -1,7 +1,5 @@
 """Whom the node knows: the destinations and sources in force, read anew for each request."""
 
-import ssl
-
 from pynetdicom.association import Association
 
 from router import rulebook
@@ -11,6 +9,7 @@ from router.destinations import dicom
 from router.node import Node
 from router.query import rights
 from router.query.rights import Allowed, Caller, Denied, Service
+from router.tls import names_of
 
 
 def destination_of(node: Node, ae_title: str) -> dicom.Settings | None:
@@ -27,11 +26,10 @@ def destination_of(node: Node, ae_title: str) -> dicom.Settings | None:
 def caller_of(association: Association) -> Caller:
     """Who has asked for this association."""
     requestor = association.requestor
-    connection = association.dul.socket.socket
     return Caller(
         calling_ae_title=requestor.ae_title.strip(" "),
         address=requestor.address,
-        certified=isinstance(connection, ssl.SSLSocket) and bool(connection.getpeercert()),
+        certificate_names=names_of(association.dul.socket.socket),
     )
 
 

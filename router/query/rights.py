@@ -1,7 +1,7 @@
 """Who may ask for what: rights are per AE title, address and service; who may send may not thereby read.
 
 A retrieval hands out pictures, so it wants more than a name that anybody can give: a source that is listed with
-addresses, or a TLS client certificate.
+addresses, or with the names of its TLS certificate.
 """
 
 from collections.abc import Collection, Iterable
@@ -29,20 +29,24 @@ class Source(Protocol):
         """Where it calls from; "any" is everywhere."""
 
     @property
+    def certificate_names(self) -> Collection[str]:
+        """What its TLS certificate must be called; none where it need not show one."""
+
+    @property
     def services(self) -> Collection[str]:
         """What it may ask for."""
 
-    def admits(self, ae_title: str, address: str) -> bool:
-        """Whether a caller of this AE title and address is this source."""
+    def admits(self, ae_title: str, address: str, certificate_names: Collection[str]) -> bool:
+        """Whether a caller of this AE title, address and verified certificate is this source."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who asks. `certified` means that TLS has verified a client certificate of its own."""
+    """Who asks, and what its TLS certificate is called, where one was verified."""
 
     calling_ae_title: str
     address: str
-    certified: bool = False
+    certificate_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +63,14 @@ class Denied:
 
 def decide(sources: Iterable[Source], caller: Caller, service: Service) -> Allowed | Denied:
     """Whether this caller may use this service."""
-    known = [source for source in sources if source.admits(caller.calling_ae_title, caller.address)]
+    asked = (caller.calling_ae_title, caller.address, caller.certificate_names)
+    known = [source for source in sources if source.admits(*asked)]
     if not known:
-        return Denied("no source has this AE title and address")
+        return Denied("no source has this AE title, address and certificate")
     granted = [source for source in known if service in source.services]
     if not granted:
         return Denied(f"this source has no right to {service}")
-    by_address = any("any" not in source.addresses for source in granted)
-    if service is Service.RETRIEVE and not by_address and not caller.certified:
-        return Denied("retrieve asks for a source with addresses, or a TLS client certificate")
+    proven = any("any" not in source.addresses or source.certificate_names for source in granted)
+    if service is Service.RETRIEVE and not proven:
+        return Denied("retrieve asks for a source with addresses or certificate names")
     return Allowed()

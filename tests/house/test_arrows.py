@@ -15,11 +15,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "router.domain": {"router.domain", "dicom_sr.problem"},
     "router.db": {"router.db", "router.domain", "dicom_sr.problem"},
     "router.store": {"router.domain", "router.errors", "dicom_sr.problem"},
-    "router.destinations": {"router.destinations", "router.domain", "router.config", "router.errors", "dicom_sr"},
+    "router.destinations": {
+        "router.destinations", "router.domain", "router.config", "router.errors", "router.tls", "dicom_sr",
+    },
+    "router.query": {
+        "router.query", "router.db", "router.domain", "router.store", "router.destinations", "router.config",
+        "router.errors", "router.node", "router.tls", "router.wake", "router.rulebook", "dicom_sr",
+        "router.ingest.facts", "router.ingest.headers", "router.ingest.text",  # reading headers, which receives nothing
+    },
+    "router.tls": {"router.tls", "router.config", "dicom_sr.problem"},
     "router.ingest": {
         "router.ingest", "router.db", "router.domain", "router.store", "router.query", "router.destinations",
-        "router.config", "router.errors", "router.node", "router.telemetry", "router.wake", "router.rulebook",
-        "dicom_sr",
+        "router.config", "router.errors", "router.node", "router.telemetry", "router.tls", "router.wake",
+        "router.rulebook", "dicom_sr",
     },
     "router.web": {
         "router.web", "router.db", "router.domain", "router.store", "router.query", "router.ingest",

@@ -92,10 +92,12 @@ def listening(folder: Path, **listener_settings: Any) -> Iterator[Door]:
     """A listener in a thread, on loopback."""
     port = free_port()
     storage = listener_settings.pop("storage", {})
+    sections = {"tls": listener_settings.pop("tls")} if "tls" in listener_settings else {}
     node = make_node(
         folder,
         listener={"host": "127.0.0.1", "port": port, **listener_settings},
         storage={"path": folder / "store", "refuse_free_gb": 0, "reject_free_gb": 0, **storage},
+        **sections,
     )
     door = Door(node=node, port=port)
     door.accept(

@@ -36,13 +36,17 @@ def test_a_stranger_may_nothing() -> None:
     assert isinstance(decide([source(RIGHTS)], other, Service.QUERY), Denied)
 
 
-def test_a_retrieval_wants_an_address_or_a_certificate() -> None:
+def test_a_retrieval_wants_an_address_or_the_certificate_of_this_source() -> None:
     anywhere = source(RIGHTS, ["any"])
     assert decide([anywhere], HERE, Service.QUERY) == Allowed()
     assert isinstance(decide([anywhere], HERE, Service.RETRIEVE), Denied)
-    certified = Caller(calling_ae_title="CT1", address="10.0.0.7", certified=True)
-    assert decide([anywhere], certified, Service.RETRIEVE) == Allowed()
+    anybody_certified = Caller(calling_ae_title="CT1", address="10.0.0.7", certificate_names=("mr2.example",))
+    assert isinstance(decide([anywhere], anybody_certified, Service.RETRIEVE), Denied)
     assert decide([anywhere, source(RIGHTS)], HERE, Service.RETRIEVE) == Allowed()
+    tied = anywhere.model_copy(update={"certificate_names": ["ct1.example"]})
+    assert isinstance(decide([tied], anybody_certified, Service.QUERY), Denied)
+    itself = Caller(calling_ae_title="CT1", address="10.0.0.7", certificate_names=("CT1.example", "ct1"))
+    assert decide([tied], itself, Service.RETRIEVE) == Allowed()
 
 
 @pytest.mark.parametrize(
