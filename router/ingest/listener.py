@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 
 import structlog
+from pydantic import ValidationError
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
@@ -85,17 +86,17 @@ class Door:
             address=event.assoc.requestor.address,
             certificate_names=names_of(event.assoc.dul.socket.socket),
         )
-        admitted = self.admission.admit(caller)
+        try:
+            admitted = self.admission.admit(caller)
+            if not isinstance(admitted, Refusal):
+                self.visits[event.assoc] = visit = Visit(id=uuid.uuid4().hex, source=admitted)
+                self._enter(visit, caller)
+        except (SQLAlchemyError, ValidationError) as error:
+            log.error("association.not_decided", why=str(error))
+            self.ended(event.assoc)
+            admitted = Refusal(rejection=Rejection.TEMPORARY_CONGESTION, reason="the database cannot be used")
         if isinstance(admitted, Refusal):
             self._turn_away(event, caller, admitted)
-            return
-        self.visits[event.assoc] = visit = Visit(id=uuid.uuid4().hex, source=admitted)
-        try:
-            self._enter(visit, caller)
-        except SQLAlchemyError as error:
-            log.error("association.not_recorded", why=str(error))
-            self.ended(event.assoc)
-            self._turn_away(event, caller, Refusal(rejection=Rejection.TEMPORARY_CONGESTION, reason="no database"))
 
     def _enter(self, visit: Visit, caller: Caller) -> None:
         opened = associations.Association(

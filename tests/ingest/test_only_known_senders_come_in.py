@@ -64,6 +64,11 @@ def test_a_rejection_means_what_its_name_says(rejection: Rejection) -> None:
     assert rejection.name.replace("_", " ") in said
 
 
+def test_sources_that_cannot_be_read_let_nobody_in(door: Door) -> None:
+    door.accept({"ae_title": SENDER, "addresses": ["of a newer release"]})
+    assert rejection_of(door) == why(Rejection.TEMPORARY_CONGESTION)
+
+
 def test_an_unknown_caller_is_rejected_and_remembered(door: Door) -> None:
     for _ in range(2):
         assert rejection_of(door, calling="STRANGER") == why(Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED)
@@ -222,7 +227,11 @@ def test_an_abort_in_the_middle_of_an_object_leaves_nothing(door: Door) -> None:
     until(lambda: not door.files())
 
 
-@given(st.text(alphabet=st.characters(codec="ascii", exclude_characters="\\"), min_size=1, max_size=16))
+@given(
+    st.text(
+        alphabet=st.characters(codec="ascii", exclude_characters="\\", exclude_categories=["Cc"]), max_size=16
+    ).filter(str.strip)
+)
 def test_a_source_is_known_by_its_title_without_outer_blanks(title: str) -> None:
     (sources,) = read([{"ae_title": title, "addresses": ["any"]}]).values()
     assert sources[0].ae_title == title.strip(" ")
