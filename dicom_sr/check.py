@@ -1,20 +1,25 @@
 """The gate: the last look at a result set before it leaves. It passes whole or not at all.
 
 Every object is read back from its bytes. `check` holds a set against the order it was made for; `inspect` looks at any
-objects, by others too, beside whatever source is at hand. Nothing here raises for a fault: all of them are listed.
+objects, by others too, beside whatever is at hand. Nothing here raises for a fault: all of them are listed. What
+is looked at of each kind of object stands in one file of `dicom_sr/checks/`, found by listing that folder.
 """
 
+import importlib
+import pkgutil
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from io import BytesIO
+from functools import cache
 
-import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
+from pydicom.uid import UID
 
-from dicom_sr.checks import attributes, identity, report, segmentation
+from dicom_sr import checks as folder
+from dicom_sr.checks import attributes, identity
 from dicom_sr.checks.fault import Fault, text
+from dicom_sr.checks.seen import Around, Checks, Seen, read
+from dicom_sr.header import is_ours
 from dicom_sr.kinds import Built, Order
 from dicom_sr.problem import Problem
 from dicom_sr.source import SourceSeries
@@ -34,6 +39,15 @@ class GateClosed(Problem):
         self.faults = tuple(faults)
 
 
+@cache
+def checks() -> dict[str, Checks]:
+    """What is looked at, by SOP Class: the modules of `dicom_sr/checks/` that name SOP_CLASSES."""
+    modules = [
+        importlib.import_module(f"{folder.__name__}.{one.name}") for one in pkgutil.iter_modules(folder.__path__)
+    ]
+    return {uid: module for module in modules for uid in getattr(module, "SOP_CLASSES", ())}
+
+
 def check(objects: Sequence[Built], order: Order) -> None:
     """Let a result set pass, or say everything that is wrong with it.
 
@@ -46,76 +60,66 @@ def check(objects: Sequence[Built], order: Order) -> None:
         raise GateClosed(faults)
 
 
-def read(built: Built) -> Dataset:
-    """A built object, read back from its bytes."""
-    return pydicom.dcmread(BytesIO(built.part10))
-
-
 def inspect(
-    datasets: Sequence[Dataset], *, source: SourceSeries | None = None, related: Iterable[Dataset] = ()
+    datasets: Sequence[Dataset],
+    *,
+    places: Sequence[str] = (),
+    source: SourceSeries | None = None,
+    images: Iterable[Dataset] = (),
+    related: Iterable[Dataset] = (),
 ) -> list[Fault]:
-    """Every fault of these objects, by whomever; references are followed as far as source and related objects go."""
+    """Every fault of these objects, by whomever; references are followed as far as source and related objects go.
+
+    `places` are what faults call the objects, by default their modality; `images` are further ones that they may
+    refer to, of which headers are enough.
+    """
+    named = places or [text(dataset, "Modality") or "object" for dataset in datasets]
+    looked = [_look(dataset, place) for dataset, place in zip(datasets, named, strict=True)]
+    others = [_look(dataset, "related") for dataset in related]
+    there = {text(one, "SOPInstanceUID"): (text(one, "SOPClassUID"), text(one, "SeriesInstanceUID")) for one in images}
+    around = Around(source=source, objects=[*looked, *others], images=there)
     faults: list[Fault] = []
-    others = [*datasets, *related]
-    for dataset in datasets:
-        place = text(dataset, "Modality") or "object"
-        faults += _alone(dataset, place, ours=False)
-        sop_class = text(dataset, "SOPClassUID")
-        if source is not None and sop_class == SegmentationStorage:
-            faults += segmentation.on_source(dataset, source, None, place)
-        if source is not None and sop_class == Comprehensive3DSRStorage:
-            faults += report.references(dataset, _known(source, dataset, others), _segs(others), place)
-        if source is not None:
-            faults += identity.of_source(dataset, source.header, place)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for seen in looked:
+            faults += _alone(seen)
+            if seen.sop_class in checks():
+                faults += checks()[seen.sop_class].beside(seen, around)
+            if source is not None and text(seen.dataset, "StudyInstanceUID") == text(source.header, "StudyInstanceUID"):
+                faults += identity.of_patient(seen.dataset, source.header, seen.place)
+            elif source is not None:
+                faults.append(Fault(f"{seen.place}.StudyInstanceUID", "is not the source's"))
     return faults
+
+
+def _look(dataset: Dataset, place: str) -> Seen:
+    return Seen(dataset, place, dataset.get("PixelData") or b"", ours=is_ours(dataset))
 
 
 def _faults(objects: Sequence[Built], order: Order) -> list[Fault]:
     faults: list[Fault] = []
-    datasets: list[tuple[Built, Dataset]] = []
+    looked: list[tuple[Built, Seen]] = []
     for built in objects:
         try:
-            datasets.append((built, read(built)))
+            looked.append((built, read(built)))
         except (InvalidDicomError, ValueError, EOFError, KeyError, NotImplementedError) as error:
             faults.append(Fault(built.kind, f"cannot be read back: {error}"))
-    whole = [dataset for _, dataset in datasets]
-    for built, dataset in datasets:
-        faults += _of_order(built, dataset, whole, order)
-    return faults + list(identity.of_one_set(whole, order))
+    around = Around(source=order.source, objects=[seen for _, seen in looked], order=order)
+    for built, seen in looked:
+        faults += _alone(seen)
+        faults += identity.of_source(seen.dataset, order.source.header, seen.place)
+        faults += identity.as_ordered(seen, built, order)
+        if built.sop_class_uid in checks():
+            faults += checks()[built.sop_class_uid].beside(seen, around)
+    return faults + list(identity.of_one_set([seen.dataset for _, seen in looked], order))
 
 
-def _of_order(built: Built, dataset: Dataset, whole: Sequence[Dataset], order: Order) -> Iterator[Fault]:
-    """All that one object of an ordered set must be."""
-    place, source = built.kind, order.source
-    yield from _alone(dataset, place, ours=True)
-    yield from identity.of_source(dataset, source.header, place)
-    yield from identity.as_ordered(dataset, built, order, place)
-    if built.sop_class_uid == SegmentationStorage:
-        yield from segmentation.on_source(dataset, source, order.findings, place)
-        yield from segmentation.as_found(dataset, order, place)
-    elif built.sop_class_uid == Comprehensive3DSRStorage:
-        known, segs = _known(source, dataset, whole), _segs(whole)
-        yield from report.references(dataset, known, segs, place)
-        yield from report.says(dataset, order, segs, place)
-
-
-def _alone(dataset: Dataset, place: str, *, ours: bool) -> Iterator[Fault]:
-    yield from attributes.attributes(dataset, place, ours=ours)
-    if text(dataset, "SOPClassUID") == SegmentationStorage and text(dataset, "SegmentationType") == "BINARY":
-        yield from segmentation.structure(dataset, place)
-    elif text(dataset, "SOPClassUID") in attributes.REPORTS:
-        yield from report.structure(dataset, place)
-
-
-def _segs(datasets: Iterable[Dataset]) -> list[Dataset]:
-    return [dataset for dataset in datasets if text(dataset, "SOPClassUID") == SegmentationStorage]
-
-
-def _known(source: SourceSeries, report_: Dataset, datasets: Iterable[Dataset]) -> dict[str, tuple[str, str]]:
-    """What a report may point at: the source's instances and the other objects, with their class and series."""
-    series = source.acquisition.series_instance_uid
-    known = {plane.sop_instance_uid: (plane.sop_class_uid, series) for plane in source.planes}
-    for dataset in datasets:
-        if dataset is not report_:
-            known[text(dataset, "SOPInstanceUID")] = text(dataset, "SOPClassUID"), text(dataset, "SeriesInstanceUID")
-    return known
+def _alone(seen: Seen) -> Iterator[Fault]:
+    known = checks().get(seen.sop_class)
+    if known is None:
+        name = UID(seen.sop_class).name if seen.sop_class else "nothing"
+        yield Fault(f"{seen.place}.SOPClassUID", f"{name} is no result that this gate knows")
+        yield from attributes.attributes(seen, (), ())
+        return
+    yield from attributes.attributes(seen, known.TYPE_1, known.TYPE_2)
+    yield from known.alone(seen)

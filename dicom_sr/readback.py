@@ -3,11 +3,16 @@
 Frames are placed by their own position and orientation, never by what they claim to be derived from.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from dicom_sr.checks import masks
 from dicom_sr.checks.fault import code_of, items, numbers, text
-from dicom_sr.checks.segmentation import frames
+from dicom_sr.checks.seen import Seen
+from dicom_sr.checks.segmentation import planes_of
 from dicom_sr.nouns import Algorithm, Code, Findings, LabelMap, Segment
 from dicom_sr.problem import Problem
 from dicom_sr.source import SourceSeries
@@ -15,40 +20,66 @@ from dicom_sr.source import SourceSeries
 UNCODED = Code(value="unknown", scheme="99UNKNOWN", meaning="Unknown")
 GREY = (160, 160, 160)
 
+SHOWN = 255
+"""Segments that a label map of eight bits can tell apart."""
+
 
 class NotOnItsSource(Problem):
     """A SEG does not lie on the grid of the series that it is to be shown on."""
 
 
 def findings(dataset: Dataset, source: SourceSeries) -> Findings:
-    """The segments of a BINARY SEG as a label map on the source's grid; where two overlap, the later one shows.
+    """The segments of a SEG as a label map on the source's grid; where two overlap, the later one shows.
+
+    Of a FRACTIONAL one the voxels that are more likely in than out.
 
     Raises:  NotOnItsSource
     """
-    if text(dataset, "SegmentationType") != "BINARY" or (dataset.Rows, dataset.Columns) != source.shape[1:]:
+    seen = Seen(dataset, "SEG", dataset.get("PixelData") or b"")
+    if masks.shape(seen)[1:] != source.shape[1:]:
         raise NotOnItsSource(
-            f"SEG {dataset.SOPInstanceUID} is {text(dataset, 'SegmentationType')}, {dataset.Rows} x {dataset.Columns}; "
+            f"SEG {dataset.get('SOPInstanceUID')} has frames of {dataset.get('Rows')} x {dataset.get('Columns')}; "
             f"its source has planes of {source.shape[1]} x {source.shape[2]}",
             remedy="Give the series that it was made from",
         )
-    labels: LabelMap = np.zeros(source.shape, np.uint8)
-    for frame in frames(dataset, source, "SEG"):
-        if frame.plane is None:
-            raise NotOnItsSource(f"{frame.place} lies on no plane of the source", remedy="Give its own source series")
-        labels[frame.plane][frame.mask] = frame.number
-    present = {int(number) for number in np.unique(labels) if number}
-    described = [item for item in items(dataset, "SegmentSequence") if int(item.SegmentNumber) in present]
-    renumbered = np.zeros(256, np.uint8)
-    for number, item in enumerate(described, start=1):
-        renumbered[int(item.SegmentNumber)] = number
+    layer: LabelMap = np.zeros(source.shape, np.uint8)
+    described = [item for item in items(dataset, "SegmentSequence") if item.get("SegmentNumber")][:SHOWN]
+    renumbered = {int(item.SegmentNumber): number for number, item in enumerate(described, start=1)}
+    for index, (values, plane) in enumerate(zip(stored(seen), planes_of(seen, source), strict=True)):
+        if plane is None:
+            raise NotOnItsSource(
+                f"frame {index + 1} lies on no plane of the source", remedy="Give its own source series"
+            )
+        for value in (int(one) for one in np.unique(values) if one):
+            identified = value if text(dataset, "SegmentationType") == "LABELMAP" else seen.frames[index].number
+            number = renumbered.get(identified or 0)
+            if number is not None:
+                layer[plane][values == value] = number
+    present = [number for number in renumbered.values() if (layer == number).any()]
+    last = np.zeros(SHOWN + 1, np.uint8)
+    last[present] = np.arange(1, len(present) + 1)
     return Findings(
         algorithm=Algorithm(
             name=text(dataset, "SeriesDescription") or text(dataset, "ManufacturerModelName") or "segmentation",
             version=text(dataset, "SoftwareVersions"),
         ),
-        labels=renumbered[labels],
-        segments=tuple(segment(item, number) for number, item in enumerate(described, start=1)),
+        labels=last[layer],
+        segments=tuple(segment(described[old - 1], new) for new, old in enumerate(present, start=1)),
     )
+
+
+def stored(seen: Seen) -> NDArray[Any]:
+    """Values of all frames, shape (frame, row, column): 0 is outside.
+
+    Raises:  NotOnItsSource, for pixels that are shorter than the header says
+    """
+    faults = [*masks.lengths(seen)]
+    if faults and "padded" not in faults[0].what:
+        raise NotOnItsSource(f"this SEG is damaged: {faults[0]}", remedy="Send it again")
+    values = masks.values(seen)
+    if text(seen.dataset, "SegmentationType") != "FRACTIONAL":
+        return values
+    return (values * 2 > int(seen.dataset.get("MaximumFractionalValue") or 255)).astype(np.uint8)
 
 
 def segment(item: Dataset, number: int) -> Segment:

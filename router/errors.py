@@ -9,6 +9,8 @@
     │   └── BadAddress: an address is not AE_TITLE@HOST:PORT
     ├── cli.init
     │   └── AlreadyThere: the folder has a node already
+    ├── cli.inspect
+    │   └── NotInspectable: a file cannot be read as DICOM
     ├── cli.models
     │   └── Damaged: an installed bundle is not what was installed
     ├── cli.run

@@ -7,21 +7,21 @@ Source:  PS3.3 A.51, A.35.13 and the modules they name; PS3.5 6.2
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cache
 
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.uid import (
-    Comprehensive3DSRStorage,
-    ComprehensiveSRStorage,
-    EnhancedSRStorage,
-    SegmentationStorage,
-)
+from pydicom.sr._concepts_dict import concepts
+from pydicom.sr._snomed_dict import mapping
+from pydicom.tag import BaseTag
 
 from dicom_sr import codes
 from dicom_sr.checks.fault import Fault, every, items, one_of, text
+from dicom_sr.checks.seen import Seen
 from dicom_sr.elements import tag_of
 from dicom_sr.header import IDENTITY, REQUEST
-from dicom_sr.uids import LABEL_MAP_SEGMENTATION_STORAGE
 
 TYPE_1 = (
     "SOPClassUID",
@@ -48,53 +48,6 @@ TYPE_2 = (
     "Manufacturer",
 )
 
-SEGMENTATION_1 = (
-    "ImageType",
-    "Manufacturer",
-    "ManufacturerModelName",
-    "DeviceSerialNumber",
-    "SoftwareVersions",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "LossyImageCompression",
-    "SegmentationType",
-    "SegmentSequence",
-    "ContentLabel",
-    "DimensionOrganizationSequence",
-    "DimensionIndexSequence",
-    "SharedFunctionalGroupsSequence",
-    "PixelData",
-)
-
-SEGMENTATION_2 = ("ContentDescription",)
-
-SEGMENT_1 = (
-    "SegmentNumber",
-    "SegmentLabel",
-    "SegmentAlgorithmType",
-    "SegmentedPropertyCategoryCodeSequence",
-    "SegmentedPropertyTypeCodeSequence",
-)
-
-REPORT_1 = (
-    "CompletionFlag",
-    "VerificationFlag",
-    "ValueType",
-    "ConceptNameCodeSequence",
-    "ContinuityOfContent",
-    "ContentTemplateSequence",
-    "ContentSequence",
-)
-
-REPORT_2 = ("PerformedProcedureCodeSequence", "ReferencedPerformedProcedureStepSequence")
-
 EQUIPMENT_1 = ("PurposeOfReferenceCodeSequence", "Manufacturer")
 
 ENUMERATED = {
@@ -106,9 +59,6 @@ ENUMERATED = {
     "ContinuityOfContent": ("SEPARATE", "CONTINUOUS"),
     "ContentQualification": ("PRODUCT", "RESEARCH", "SERVICE"),
 }
-
-SEGMENTATIONS = {str(SegmentationStorage), LABEL_MAP_SEGMENTATION_STORAGE}
-REPORTS = {str(EnhancedSRStorage), str(ComprehensiveSRStorage), str(Comprehensive3DSRStorage)}
 
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
@@ -129,7 +79,7 @@ COPIED = frozenset({*IDENTITY, REQUEST, "ReferencedRequestSequence", "PositionRe
 """Attributes whose form is the source's affair: they are kept as they came."""
 
 NOT_CODED = COPIED | {"PerFrameFunctionalGroupsSequence"}
-"""Sequences whose codes are not ours to declare, or are so many and so alike that they are not looked at."""
+"""What is not looked at element by element: the source's own, and groups that are looked at once each."""
 
 REFERENCES = frozenset(
     {"ReferencedSOPInstanceUID", "ReferencedSOPClassUID", "SeriesInstanceUID", "FrameOfReferenceUID"}
@@ -137,50 +87,34 @@ REFERENCES = frozenset(
 """UIDs that quote the source, leading zeros and all; that they resolve is looked at elsewhere."""
 
 
-def attributes(dataset: Dataset, place: str, *, ours: bool) -> Iterator[Fault]:
-    """Missing, empty and malformed attributes of one object; a code of `ours` has the very meaning of our table."""
-    yield from missing(dataset, TYPE_1, TYPE_2, place)
-    sop_class = text(dataset, "SOPClassUID")
-    if sop_class in SEGMENTATIONS:
-        yield from _segmentation(dataset, place)
-    elif sop_class in REPORTS:
-        yield from missing(dataset, REPORT_1, REPORT_2, place)
-    else:
-        yield Fault(f"{place}.SOPClassUID", f"{sop_class or 'nothing'} is no result that this gate knows")
+def attributes(seen: Seen, type_1: tuple[str, ...], type_2: tuple[str, ...]) -> Iterator[Fault]:
+    """Missing, empty and malformed attributes of one object; a code of ours has the very meaning of our table."""
+    dataset, place = seen.dataset, seen.place
+    yield from missing(dataset, (*TYPE_1, *type_1), (*TYPE_2, *type_2), place)
     for where, equipment in every(dataset, "ContributingEquipmentSequence", place):
         yield from missing(equipment, EQUIPMENT_1, (), where)
-    yield from forms(dataset, place, ours=ours)
-    yield from undeclared(dataset, place)
-
-
-def _segmentation(dataset: Dataset, place: str) -> Iterator[Fault]:
-    yield from missing(dataset, SEGMENTATION_1, SEGMENTATION_2, place)
-    if text(dataset, "DimensionOrganizationType") != "TILED_FULL":
-        yield from missing(dataset, ("PerFrameFunctionalGroupsSequence",), (), place)
-    if "FrameOfReferenceUID" in dataset:
-        yield from missing(dataset, ("FrameOfReferenceUID",), ("PositionReferenceIndicator",), place)
-    for where, segment in every(dataset, "SegmentSequence", place):
-        named = () if text(segment, "SegmentAlgorithmType") == "MANUAL" else ("SegmentAlgorithmName",)
-        yield from missing(segment, (*SEGMENT_1, *named), (), where)
-
-
-def undeclared(dataset: Dataset, place: str) -> Iterator[Fault]:
-    """Private coding schemes that are used and not identified (PS3.3 C.12.1, Coding Scheme Identification)."""
+    used: set[str] = set()
+    yield from forms(dataset, place, Seeking(ours=seen.ours, used=used))
+    looked: set[int] = set()
+    for index, frame in enumerate(seen.groups, start=1):
+        for group in frame:
+            if id(group.dataset) not in looked:
+                looked.add(id(group.dataset))
+                where = f"{place}.PerFrameFunctionalGroupsSequence[{index}]"
+                yield from forms(group.dataset, where, Seeking(ours=seen.ours, used=used))
     declared = {text(item, "CodingSchemeDesignator") for item in items(dataset, "CodingSchemeIdentificationSequence")}
-    used = {text(item, "CodingSchemeDesignator") for item in _coded(dataset)}
     for scheme in sorted(used - declared):
-        if scheme.startswith("99"):
+        if scheme.startswith("99"):  # PS3.3 C.12.1 (Coding Scheme Identification)
             yield Fault(f"{place}.CodingSchemeIdentificationSequence", f"does not identify {scheme}")
 
 
-def _coded(dataset: Dataset) -> Iterator[Dataset]:
-    """All code items that are ours, at any depth."""
-    for element in dataset:
-        if element.VR == "SQ" and element.keyword not in NOT_CODED:
-            for item in element.value or ():
-                if "CodeMeaning" in item:
-                    yield item
-                yield from _coded(item)
+@dataclass(frozen=True, slots=True)
+class Seeking:
+    """Where a look into one object stands: whose it is, coding schemes met, and encoded sequences found clean."""
+
+    ours: bool
+    used: set[str]
+    clean: set[tuple[int, bytes]] = field(default_factory=set)
 
 
 def missing(dataset: Dataset, type_1: tuple[str, ...], type_2: tuple[str, ...], place: str) -> Iterator[Fault]:
@@ -198,30 +132,50 @@ def _filled(dataset: Dataset, keyword: str) -> bool:
     return bool(raw.value) or raw.value == 0
 
 
-def forms(dataset: Dataset, place: str, *, ours: bool) -> Iterator[Fault]:
+def forms(dataset: Dataset, place: str, seeking: Seeking) -> Iterator[Fault]:
     """Values that their VR does not allow, and incomplete or misnamed codes, at any depth."""
-    for element in dataset:
-        keyword = element.keyword
-        if keyword in COPIED:
+    for tag in sorted(dataset.keys()):
+        keyword = keyword_for_tag(tag)
+        if keyword in NOT_CODED:
             continue
-        where = f"{place}.{keyword or element.tag}"
+        raw = dataset.get_item(tag)
+        where = f"{place}.{keyword or tag}"
+        if raw is not None and raw.VR == "SQ":
+            yield from _sequence(dataset, tag, where, seeking)
+            continue
+        element = dataset[tag]
         if element.VR == "SQ":
-            for number, item in enumerate(element.value or (), start=1):
-                yield from _code(item, f"{where}[{number}]", ours=ours)
-                if keyword != "PerFrameFunctionalGroupsSequence":
-                    yield from forms(item, f"{where}[{number}]", ours=ours)
+            yield from _sequence(dataset, tag, where, seeking)
+            continue
+        pattern = FORMS.get(element.VR)
+        if pattern is None:
             continue
         values = element.value if element.VM > 1 else [element.value]
-        pattern = FORMS.get(element.VR)
-        if pattern is not None and keyword not in REFERENCES:
+        if keyword not in REFERENCES:
             for value in values:
                 written = str(getattr(value, "original_string", None) or ("" if value is None else value))
                 if not pattern.fullmatch(written):
-                    shown = "a value" if element.tag.group == 0x0010 else repr(written)
+                    shown = "a value" if tag.group == 0x0010 else repr(written)
                     yield Fault(where, f"{shown} is no {element.VR}")
         if keyword in ENUMERATED:
             for value in values:
                 yield from one_of(place, keyword, str(value or ""), ENUMERATED[keyword])
+
+
+def _sequence(dataset: Dataset, tag: BaseTag, where: str, seeking: Seeking) -> Iterator[Fault]:
+    """The items of a sequence; one that is encoded as an earlier one without fault is not looked at again."""
+    raw = dataset.get_item(tag)
+    encoded = (int(tag), bytes(raw.value)) if isinstance(raw, RawDataElement) and raw.value else None
+    if encoded in seeking.clean:
+        return
+    faults: list[Fault] = []
+    for number, item in enumerate(dataset[tag].value or (), start=1):
+        seeking.used.add(text(item, "CodingSchemeDesignator") if "CodeMeaning" in item else "")
+        faults += _code(item, f"{where}[{number}]", ours=seeking.ours)
+        faults += forms(item, f"{where}[{number}]", seeking)
+    if encoded and not faults:
+        seeking.clean.add(encoded)
+    yield from faults
 
 
 def _code(item: Dataset, place: str, *, ours: bool) -> Iterator[Fault]:
@@ -237,12 +191,55 @@ def _code(item: Dataset, place: str, *, ours: bool) -> Iterator[Fault]:
         yield Fault(place, f"the code ({value}, {scheme}, {meaning}) lacks a part")
         return
     known = meanings().get((value, scheme))
-    words = set((known or "").casefold().split())
-    near = not ours and (scheme == "UCUM" or words & set(meaning.casefold().split()))
-    if known is not None and meaning.casefold() != known.casefold() and not near:
+    if ours and known is not None and meaning.casefold() != known.casefold():
         yield Fault(place, f"({value}, {scheme}) means {known!r}, not {meaning!r}")
+    if not ours and scheme != "UCUM" and not _near(meaning, said := _published(value, scheme) or known):
+        yield Fault(place, f"({value}, {scheme}) means {said!r}, not {meaning!r}")
     if scheme == codes.OWN and known is None:
         yield Fault(place, f"({value}, {scheme}) is not defined")
+
+
+LATIN = {
+    "veno": "vein",
+    "arte": "artery",
+    "rena": "kidn",
+    "pulm": "lung",
+    "card": "hear",
+    "hepa": "live",
+    "spin": "vert",
+}
+"""Stems of words that mean the same."""
+
+
+def _near(meaning: str, known: str | None) -> bool:
+    """Whether two wordings share a word, or one has the initials of the other; nothing contradicts an unknown code."""
+    if known is None or _stems(meaning) & _stems(known):
+        return True
+    initials = {"".join(word[0] for word in words.casefold().split()) for words in (meaning, known)}
+    return bool(initials & {meaning.casefold(), known.casefold()})
+
+
+def _stems(meaning: str) -> set[str]:
+    """The words of a meaning without their endings, Latin ones as plain ones."""
+    stems = {word[:4] for word in re.findall(r"[a-z0-9]+", meaning.casefold())}
+    return {LATIN.get(stem, stem) for stem in stems}
+
+
+@cache
+def _publications() -> dict[tuple[str, str], str]:
+    """The meaning of each code (value, scheme) in the standard's context groups, as pydicom has them."""
+    return {
+        (value, scheme): str(meaning)
+        for scheme, keywords in concepts.items()
+        for found in keywords.values()
+        for value, (meaning, _) in found.items()
+    }
+
+
+def _published(value: str, scheme: str) -> str | None:
+    if scheme in ("SRT", "99SDM", "SNM3"):  # what SNOMED CT was called in DICOM before 2019 (PS3.16 8.1)
+        value, scheme = mapping["SRT"].get(value, ""), "SCT"
+    return _publications().get((value, scheme))
 
 
 @cache

@@ -2,10 +2,15 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
 from typing import Any
 
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_sequence
 
+from dicom_sr.elements import tag_of
 from dicom_sr.nouns import Code
 
 
@@ -41,7 +46,21 @@ def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
 
 def code_of(dataset: Dataset, keyword: str) -> Code | None:
     """The single code of a code sequence, or None where there is not exactly one with a value."""
-    found = items(dataset, keyword)
+    raw = dataset.get_item(tag_of(keyword))
+    if isinstance(raw, RawDataElement) and raw.VR == "SQ" and raw.value:
+        character_set = dataset._character_set
+        encodings = (character_set,) if isinstance(character_set, str) else tuple(character_set or ("iso8859",))
+        return _encoded(bytes(raw.value), raw.is_implicit_VR, raw.is_little_endian, encodings)
+    return _single(items(dataset, keyword))
+
+
+@lru_cache(maxsize=4096)
+def _encoded(value: bytes, implicit: bool, little_endian: bool, encodings: tuple[str, ...]) -> Code | None:
+    """The same, from bytes: the same few hundred codes come again in every group of a report."""
+    return _single(list(read_sequence(BytesIO(value), implicit, little_endian, len(value), list(encodings))))
+
+
+def _single(found: list[Dataset]) -> Code | None:
     if len(found) != 1:
         return None
     value = text(found[0], "CodeValue") or text(found[0], "LongCodeValue")
@@ -64,8 +83,9 @@ def expect(place: str, keyword: str, found: Any, wanted: Any) -> Iterator[Fault]
 
 def one_of(place: str, keyword: str, found: str, allowed: Iterable[str]) -> Iterator[Fault]:
     """A fault where the value is none of the enumerated ones."""
-    if found not in tuple(allowed):
-        yield Fault(f"{place}.{keyword}", f"is {found!r}, must be one of {', '.join(allowed)}")
+    several = tuple(allowed)
+    if found not in several:
+        yield Fault(f"{place}.{keyword}", f"is {found!r}, must be one of {', '.join(several)}")
 
 
 def every(dataset: Dataset, keyword: str, place: str) -> Iterator[tuple[str, Dataset]]:

@@ -12,9 +12,17 @@ from pydicom.dataset import Dataset
 
 from dicom_sr import codes
 from dicom_sr.checks.fault import Fault, code_of, expect, items, same, text
-from dicom_sr.checks.report import tree
+from dicom_sr.checks.seen import Seen
 from dicom_sr.elements import elements, joined, tag_of
-from dicom_sr.header import ALWAYS, MANUFACTURER, clock, copied_keywords, device, series_description, series_number
+from dicom_sr.header import (
+    ALWAYS,
+    MANUFACTURER,
+    clock,
+    copied_keywords,
+    device,
+    series_description,
+    series_number,
+)
 from dicom_sr.kinds import Built, Order
 from dicom_sr.script import UNICODE, Script, terms
 
@@ -36,8 +44,21 @@ def of_source(dataset: Dataset, source: Dataset, place: str) -> Iterator[Fault]:
             yield Fault(f"{place}.{keyword}", "is missing")
 
 
-def as_ordered(dataset: Dataset, built: Built, order: Order, place: str) -> Iterator[Fault]:
+SAME_PERSON = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "AccessionNumber")
+"""What two objects of one study must not contradict each other in, where both say it."""
+
+
+def of_patient(dataset: Dataset, source: Dataset, place: str) -> Iterator[Fault]:
+    """An object by whomever does not contradict its source on whose it is; what it leaves out is its own affair."""
+    for keyword in SAME_PERSON:
+        found, wanted = text(dataset, keyword), text(source, keyword)
+        if found and wanted and found.rstrip("^") != wanted.rstrip("^"):
+            yield Fault(f"{place}.{keyword}", "is not the source's")
+
+
+def as_ordered(seen: Seen, built: Built, order: Order) -> Iterator[Fault]:
     """UIDs, series, equipment and time are those of the order."""
+    dataset, place = seen.dataset, seen.place
     meta = dataset.file_meta
     for keyword, wanted in (
         ("SOPInstanceUID", order.uid(built.kind, 0)),
@@ -56,13 +77,13 @@ def as_ordered(dataset: Dataset, built: Built, order: Order, place: str) -> Iter
     yield from expect(place, "MediaStorageSOPClassUID", text(meta, "MediaStorageSOPClassUID"), built.sop_class_uid)
     yield from expect(place, "SOPInstanceUID", text(dataset, "SOPInstanceUID"), built.sop_instance_uid)
     yield from expect(place, "SeriesInstanceUID", text(dataset, "SeriesInstanceUID"), built.series_instance_uid)
-    yield from _equipment(dataset, order, place)
+    yield from _equipment(seen, order)
     yield from _time(dataset, clock(order), place)
 
 
-def _equipment(dataset: Dataset, order: Order, place: str) -> Iterator[Fault]:
+def _equipment(seen: Seen, order: Order) -> Iterator[Fault]:
     """One Contributing Equipment item of this model version, so that every node knows the object for ours."""
-    algorithm = order.findings.algorithm
+    dataset, place, algorithm = seen.dataset, seen.place, order.findings.algorithm
     where = f"{place}.ContributingEquipmentSequence"
     ours = [
         part for part in items(dataset, "ContributingEquipmentSequence") if text(part, "Manufacturer") == MANUFACTURER
@@ -75,9 +96,6 @@ def _equipment(dataset: Dataset, order: Order, place: str) -> Iterator[Fault]:
     yield from expect(where, "DeviceUID", text(ours[0], "DeviceUID"), device(algorithm))
     yield from expect(where, "ManufacturerModelName", text(ours[0], "ManufacturerModelName"), algorithm.name)
     yield from expect(where, "SoftwareVersions", text(ours[0], "SoftwareVersions"), algorithm.version)
-    observed = tree(dataset, place).words("device_observer_uid")
-    if text(dataset, "Modality") == "SR" and observed != [device(algorithm)]:
-        yield Fault(place, "Device Observer UID is not the Device UID of the equipment")
 
 
 def _time(dataset: Dataset, made_at: datetime, place: str) -> Iterator[Fault]:

@@ -4,22 +4,38 @@ Source:  PS3.3 C.17.3; PS3.16 TID 1500, 1411, 1501, 4019
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from functools import cache
 from math import isclose
 
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.sr._concepts_dict import concepts
-from pydicom.uid import SegmentationStorage
+from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage, SegmentationStorage
 
 from dicom_sr import codes
-from dicom_sr.checks.fault import Fault, code_of, every, expect, items, numbers, same, text
+from dicom_sr.checks import recomputed
+from dicom_sr.checks.fault import Fault, code_of, expect, items, numbers, same, text
+from dicom_sr.checks.seen import VALUES, Around, Item, Seen
 from dicom_sr.checks.segmentation import contradicts
+from dicom_sr.header import device
 from dicom_sr.kinds import Order
 from dicom_sr.kinds.measurement_report import PRODUCT_USE, RESEARCH_USE
 from dicom_sr.nouns import Box, Code, MeasurementGroup
 from dicom_sr.references import frame_of_reference
 from dicom_sr.source import SourceSeries
+
+SOP_CLASSES = frozenset(map(str, (EnhancedSRStorage, ComprehensiveSRStorage, Comprehensive3DSRStorage)))
+
+TYPE_1 = (
+    "CompletionFlag",
+    "VerificationFlag",
+    "ValueType",
+    "ConceptNameCodeSequence",
+    "ContinuityOfContent",
+    "ContentSequence",
+)
+
+TYPE_2 = ("PerformedProcedureCodeSequence", "ReferencedPerformedProcedureStepSequence")
 
 RELATIONSHIPS = {
     "CONTAINS",
@@ -30,23 +46,6 @@ RELATIONSHIPS = {
     "INFERRED FROM",
     "SELECTED FROM",
 }
-
-VALUES = {
-    "TEXT": "TextValue",
-    "CODE": "ConceptCodeSequence",
-    "UIDREF": "UID",
-    "NUM": "MeasuredValueSequence",
-    "IMAGE": "ReferencedSOPSequence",
-    "COMPOSITE": "ReferencedSOPSequence",
-    "CONTAINER": "ContinuityOfContent",
-    "SCOORD": "GraphicData",
-    "SCOORD3D": "GraphicData",
-    "PNAME": "PersonName",
-    "DATETIME": "DateTime",
-    "DATE": "Date",
-    "TIME": "Time",
-}
-"""The attribute that holds each value type's value (PS3.3 C.17.3.2)."""
 
 NAMED = {"TEXT", "CODE", "NUM", "UIDREF", "DATETIME", "DATE", "TIME", "PNAME", "CONTAINER"}
 """Value types whose items must bear a concept name."""
@@ -99,60 +98,20 @@ VOLUME_SHARE = 0.001
 """Largest relative difference between a volume in the report and the one that the SEG's voxels have."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A content item with its place; its children likewise."""
-
-    place: str
-    dataset: Dataset
-    children: list["Item"] = field(default_factory=list)
-
-    @property
-    def name(self) -> Code | None:
-        """Its concept name."""
-        return code_of(self.dataset, "ConceptNameCodeSequence")
-
-    @property
-    def value_type(self) -> str:
-        """TEXT, CODE, NUM and so on."""
-        return text(self.dataset, "ValueType")
-
-    def all(self) -> Iterator["Item"]:
-        """This item and all below it."""
-        yield self
-        for child in self.children:
-            yield from child.all()
-
-    def of(self, name: str) -> list["Item"]:
-        """Children of this concept name in `codes.csv`."""
-        return [child for child in self.children if same(child.name, codes.find(name))]
-
-    def words(self, name: str) -> list[str]:
-        """Texts, UIDs and code meanings of the children of this name."""
-        return [_value(child) for child in self.of(name)]
-
-
-def tree(dataset: Dataset, place: str) -> Item:
-    """The content tree of a report."""
-    return Item(place, dataset, [tree(child, where) for where, child in every(dataset, "ContentSequence", place)])
-
-
-def _value(item: Item) -> str:
-    coded = code_of(item.dataset, "ConceptCodeSequence")
-    return coded.meaning if coded else text(item.dataset, VALUES.get(item.value_type, "TextValue"))
-
-
-def structure(dataset: Dataset, place: str) -> Iterator[Fault]:
-    """What must hold of a report alone."""
-    root = tree(dataset, place)
+def alone(seen: Seen) -> Iterator[Fault]:
+    """What must hold of a report alone; of templates other than TID 1500 only what holds of every content tree."""
+    dataset, place, root = seen.dataset, seen.place, seen.root
     yield from expect(place, "Modality", text(dataset, "Modality"), "SR")
     yield from expect(place, "ValueType", root.value_type, "CONTAINER")
-    templates = [text(item, "TemplateIdentifier") for item in items(dataset, "ContentTemplateSequence")]
-    yield from expect(place, "ContentTemplateSequence.TemplateIdentifier", templates, ["1500"])
-    if not same(root.name, codes.find("imaging_measurement_report")):
-        yield Fault(f"{place}.ConceptNameCodeSequence", "is not Imaging Measurement Report")
     for child in root.all():
-        yield from _item(child, is_root=child is root)
+        yield from _item(child, seen, is_root=child is root)
+    templates = [text(item, "TemplateIdentifier") for item in items(dataset, "ContentTemplateSequence")]
+    titled = same(root.name, codes.find("imaging_measurement_report"))
+    if not (seen.ours or titled or templates == ["1500"]):
+        return
+    yield from expect(place, "ContentTemplateSequence.TemplateIdentifier", templates, ["1500"])
+    if not titled:
+        yield Fault(f"{place}.ConceptNameCodeSequence", "is not Imaging Measurement Report")
     for name in ("language", "observer_type", "procedure_reported", "imaging_measurements"):
         if not root.of(name):
             yield Fault(place, f"the item {codes.find(name).meaning} of TID 1500 is missing")
@@ -162,7 +121,17 @@ def structure(dataset: Dataset, place: str) -> Iterator[Fault]:
     yield from _unique_tracking(root)
 
 
-def _item(item: Item, *, is_root: bool) -> Iterator[Fault]:
+def beside(seen: Seen, around: Around) -> Iterator[Fault]:
+    """That its references resolve and its numbers are the SEG's; with an order, that it says what was found."""
+    segs = [one for one in around.objects if one.sop_class == SegmentationStorage]
+    yield from references(seen, around, segs)
+    if around.order is not None:
+        yield from says(seen, around.order, segs)
+    else:
+        yield from recomputed.volumes(seen, segs, around)
+
+
+def _item(item: Item, seen: Seen, *, is_root: bool) -> Iterator[Fault]:
     """One content item: value type, relationship, name and value."""
     dataset, place = item.dataset, item.place
     if item.value_type not in VALUES:
@@ -173,14 +142,25 @@ def _item(item: Item, *, is_root: bool) -> Iterator[Fault]:
         yield Fault(f"{place}.RelationshipType", f"{relationship!r} is no relationship")
     if item.name is None and (item.value_type in NAMED or "ConceptNameCodeSequence" in dataset):
         yield Fault(f"{place}.ConceptNameCodeSequence", "is not one code")
-    for name, wanted in RELATED_BY.items():
-        if same(item.name, codes.find(name)):
-            yield from expect(place, "RelationshipType", relationship, wanted)
+    if item.value_type == "SCOORD3D" and seen.sop_class != Comprehensive3DSRStorage:
+        yield Fault(place, "SCOORD3D is only for Comprehensive 3D SR")
+    wanted = _related().get((item.name.scheme, item.name.value)) if item.name else None
+    if wanted:
+        yield from expect(place, "RelationshipType", relationship, wanted)
     keyword = VALUES[item.value_type]
-    if not text(dataset, keyword) or (keyword.endswith("Sequence") and len(items(dataset, keyword)) != 1):
+    if "ReferencedContentItemIdentifier" in dataset:
+        return
+    several = keyword.endswith("Sequence")
+    if len(items(dataset, keyword)) != 1 if several else not text(dataset, keyword):
         yield Fault(f"{place}.{keyword}", "has no value")
     elif item.value_type == "NUM":
         yield from _number(item)
+
+
+@cache
+def _related() -> dict[tuple[str, str], str]:
+    """RELATED_BY by scheme and value of the concept."""
+    return {(codes.find(name).scheme, codes.find(name).value): how for name, how in RELATED_BY.items()}
 
 
 def _number(item: Item) -> Iterator[Fault]:
@@ -235,34 +215,36 @@ def _unique_tracking(root: Item) -> Iterator[Fault]:
         yield Fault(root.place, "two groups have one Tracking Unique Identifier")
 
 
-def references(
-    dataset: Dataset, known: dict[str, tuple[str, str]], segs: Sequence[Dataset], place: str
-) -> Iterator[Fault]:
-    """Every reference resolves: `known` is SOPInstanceUID to (class, series) of all that the set may point at."""
+def references(seen: Seen, around: Around, segs: Sequence[Seen]) -> Iterator[Fault]:
+    """Every reference resolves: in the evidence, and there in what is at hand."""
+    dataset, place = seen.dataset, seen.place
     listed: dict[str, tuple[str, str]] = {}
     for study in items(dataset, "CurrentRequestedProcedureEvidenceSequence"):
         yield from expect(
             place, "Evidence.StudyInstanceUID", text(study, "StudyInstanceUID"), text(dataset, "StudyInstanceUID")
         )
-        for series in items(study, "ReferencedSeriesSequence"):
-            for item in items(series, "ReferencedSOPSequence"):
-                uid, sop_class = text(item, "ReferencedSOPInstanceUID"), text(item, "ReferencedSOPClassUID")
-                listed[uid] = sop_class, text(series, "SeriesInstanceUID")
-    for uid, what in listed.items():
+    for keyword in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence"):
+        for study in items(dataset, keyword):
+            for series in items(study, "ReferencedSeriesSequence"):
+                for item in items(series, "ReferencedSOPSequence"):
+                    uid, sop_class = text(item, "ReferencedSOPInstanceUID"), text(item, "ReferencedSOPClassUID")
+                    listed[uid] = sop_class, text(series, "SeriesInstanceUID")
+    known = {uid: what for uid, what in around.known.items() if uid != text(dataset, "SOPInstanceUID")}
+    where = f"{place}.CurrentRequestedProcedureEvidenceSequence"
+    for uid, what in listed.items() if around.source is not None or around.images else ():
         if known.get(uid) != what:
-            yield Fault(
-                f"{place}.CurrentRequestedProcedureEvidenceSequence",
-                f"{uid} is not what it is said to be, or not known",
-            )
-    left_out = len(known.keys() - listed.keys())
+            yield Fault(where, f"{uid} is not what it is said to be, or not known")
+    left_out = len(known.keys() - listed.keys()) if around.order is not None else 0
     if left_out:
-        yield Fault(f"{place}.CurrentRequestedProcedureEvidenceSequence", f"{left_out} instances are left out")
+        yield Fault(where, f"{left_out} instances are left out")
     segments = {
-        text(seg, "SOPInstanceUID"): {s.get("SegmentNumber"): s for s in items(seg, "SegmentSequence")} for seg in segs
+        text(seg.dataset, "SOPInstanceUID"): {s.get("SegmentNumber"): s for s in items(seg.dataset, "SegmentSequence")}
+        for seg in segs
     }
-    for item in tree(dataset, place).all():
-        for reference in items(item.dataset, "ReferencedSOPSequence"):
-            yield from _reference(item, reference, listed, segments)
+    for item in seen.root.all():
+        if item.value_type in ("IMAGE", "COMPOSITE", "WAVEFORM"):
+            for reference in items(item.dataset, "ReferencedSOPSequence"):
+                yield from _reference(item, reference, listed, segments)
 
 
 def _reference(
@@ -278,9 +260,12 @@ def _reference(
         yield Fault(item.place, f"refers to segment {number}, the SEG has {sorted(segments[uid])}")
 
 
-def says(dataset: Dataset, order: Order, segs: Sequence[Dataset], place: str) -> Iterator[Fault]:
+def says(seen: Seen, order: Order, segs: Sequence[Seen]) -> Iterator[Fault]:
     """The report says what was found: each group with its numbers, each reason, each negative result, each remark."""
-    root, findings = tree(dataset, place), order.findings
+    dataset, place, root, findings = seen.dataset, seen.place, seen.root, order.findings
+    observed = root.words("device_observer_uid")
+    if observed != [device(findings.algorithm)]:
+        yield Fault(place, "Device Observer UID is not the Device UID of the equipment")
     yield from expect(place, "CompletionFlag", text(dataset, "CompletionFlag"), "COMPLETE")
     yield from expect(place, "VerificationFlag", text(dataset, "VerificationFlag"), "UNVERIFIED")
     groups = [group for container in root.of("imaging_measurements") for group in container.of("measurement_group")]
@@ -300,7 +285,7 @@ def says(dataset: Dataset, order: Order, segs: Sequence[Dataset], place: str) ->
             if segs:
                 yield from expect(found.place, "SourceSeries", found.words("source_series_for_segmentation"), [series])
             yield from _same_volume(found, findings.voxels[group.segment_number] * voxel_ml(order.source))
-    stated = [_value(child) for part in root.of("qualitative_evaluations") for child in part.children]
+    stated = [child.words_of for part in root.of("qualitative_evaluations") for child in part.children]
     wanted = [f"{missing.label}: {missing.reason}" for missing in findings.not_found]
     use = RESEARCH_USE if order.research else PRODUCT_USE
     for words in (*wanted, *findings.remarks, order.completeness, use):
@@ -377,9 +362,9 @@ def _equal(found: Number, wanted: Number) -> bool:
     return found[0] == wanted[0] and found[2] == wanted[2] and close
 
 
-def _same_segment(found: Item, group: MeasurementGroup, segs: Sequence[Dataset]) -> Iterator[Fault]:
+def _same_segment(found: Item, group: MeasurementGroup, segs: Sequence[Seen]) -> Iterator[Fault]:
     """The group points at its own segment, under the tracking UID that the segment bears."""
-    for seg in segs:
+    for seg in (one.dataset for one in segs):
         numbered = {s.get("SegmentNumber"): s for s in items(seg, "SegmentSequence")}
         pointed = [r for item in found.of("referenced_segment") for r in items(item.dataset, "ReferencedSOPSequence")]
         wanted = [(text(seg, "SOPInstanceUID"), group.segment_number)]

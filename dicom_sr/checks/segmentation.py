@@ -1,115 +1,170 @@
-"""A BINARY SEG: whole in itself, on its source, and voxel for voxel the label map that it was made from.
+"""A SEG: whole in itself, on its source, and voxel for voxel the label map that it was made from.
 
 Frames are placed on the source by their own position and orientation, never by what they claim to be derived from;
 then the claim is held against the place.
 
-Source:  PS3.3 C.7.6.16, C.7.6.17, C.8.20.2; PS3.5 8.1.1
+Source:  PS3.3 A.51, C.7.6.16, C.7.6.17, C.8.20.2; PS3.5 8.1.1
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.uid import SegmentationStorage
 
-from dicom_sr.checks.fault import Fault, code_of, every, expect, items, numbers, same, text
+from dicom_sr.checks import masks
+from dicom_sr.checks.attributes import missing
+from dicom_sr.checks.fault import Fault, code_of, every, expect, items, numbers, one_of, same, text
+from dicom_sr.checks.seen import Around, FrameOf, Seen
 from dicom_sr.kinds import Order
-from dicom_sr.nouns import Findings, LabelMap
+from dicom_sr.nouns import LabelMap
 from dicom_sr.source import SourceSeries
+from dicom_sr.uids import LABEL_MAP_SEGMENTATION_STORAGE
+
+SOP_CLASSES = frozenset({str(SegmentationStorage), LABEL_MAP_SEGMENTATION_STORAGE})
+
+TYPE_1 = (
+    "ImageType",
+    "Manufacturer",
+    "ManufacturerModelName",
+    "DeviceSerialNumber",
+    "SoftwareVersions",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "LossyImageCompression",
+    "SegmentationType",
+    "SegmentSequence",
+    "ContentLabel",
+    "DimensionOrganizationSequence",
+    "DimensionIndexSequence",
+    "SharedFunctionalGroupsSequence",
+)
+
+TYPE_2 = ("ContentDescription",)
+
+SEGMENT_1 = (
+    "SegmentNumber",
+    "SegmentLabel",
+    "SegmentAlgorithmType",
+    "SegmentedPropertyCategoryCodeSequence",
+    "SegmentedPropertyTypeCodeSequence",
+)
+
+PICTURE: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
+    "BINARY": ((1,), ("MONOCHROME2",)),
+    "FRACTIONAL": ((8,), ("MONOCHROME2",)),
+    "LABELMAP": ((8, 16), ("MONOCHROME2", "PALETTE COLOR")),
+}
+"""Bits a pixel and photometric interpretations of each type (PS3.3 C.8.20.2)."""
 
 TOLERANCE_MM = 0.01
 SIDES = {"left": "right", "right": "left"}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FrameOf:
-    """One frame as the object describes it; `plane` is the slice index on which its geometry lies, None if on none."""
-
-    place: str
-    number: int
-    plane: int | None
-    mask: NDArray[np.bool_]
-
-
-def structure(dataset: Dataset, place: str) -> Iterator[Fault]:
-    """What must hold of a BINARY SEG alone."""
-    for keyword, wanted in (("SamplesPerPixel", 1), ("BitsAllocated", 1), ("BitsStored", 1), ("HighBit", 0)):
-        yield from expect(place, keyword, dataset.get(keyword), wanted)
-    yield from expect(place, "PhotometricInterpretation", text(dataset, "PhotometricInterpretation"), "MONOCHROME2")
+def alone(seen: Seen) -> Iterator[Fault]:
+    """What must hold of a SEG alone."""
+    dataset, place = seen.dataset, seen.place
+    if not seen.pixels and "PixelData" not in dataset:
+        yield Fault(f"{place}.PixelData", "is missing")
+    if text(dataset, "DimensionOrganizationType") != "TILED_FULL":
+        yield from missing(dataset, ("PerFrameFunctionalGroupsSequence",), (), place)
+    if "FrameOfReferenceUID" in dataset:
+        yield from missing(dataset, ("FrameOfReferenceUID",), ("PositionReferenceIndicator",), place)
+    kind = text(dataset, "SegmentationType")
+    bits, interpretations = PICTURE.get(kind, ((), ()))
+    if bits:
+        yield from one_of(place, "BitsAllocated", str(dataset.get("BitsAllocated")), map(str, bits))
+        yield from expect(place, "BitsStored", dataset.get("BitsStored"), dataset.get("BitsAllocated"))
+        yield from expect(place, "HighBit", dataset.get("HighBit"), int(dataset.get("BitsStored") or 0) - 1)
+        found = text(dataset, "PhotometricInterpretation")
+        yield from one_of(place, "PhotometricInterpretation", found, interpretations)
+    yield from expect(place, "SamplesPerPixel", dataset.get("SamplesPerPixel"), 1)
     yield from expect(place, "Modality", text(dataset, "Modality"), "SEG")
     yield from expect(place, "PixelRepresentation", dataset.get("PixelRepresentation"), 0)
+    if kind == "FRACTIONAL":
+        yield from missing(dataset, ("SegmentationFractionalType", "MaximumFractionalValue"), (), place)
+    if (kind == "LABELMAP") != (seen.sop_class == LABEL_MAP_SEGMENTATION_STORAGE):
+        yield Fault(f"{place}.SegmentationType", f"{kind} is not of this SOP Class")
     yield from _segments(dataset, place)
-    yield from _dimensions(dataset, place)
-    yield from _pixels(dataset, place)
+    yield from _dimensions(seen)
+    yield from masks.lengths(seen)
 
 
-def on_source(dataset: Dataset, source: SourceSeries, findings: Findings | None, place: str) -> Iterator[Fault]:
-    """What must hold of it beside its source; with `findings`, that it is their label maps, voxel for voxel."""
+def beside(seen: Seen, around: Around) -> Iterator[Fault]:
+    """What must hold of it beside its source; with an order, that it is what was found, voxel for voxel."""
+    if around.source is not None:
+        yield from _on_source(seen, around.source, around.order)
+    if around.order is not None:
+        yield from _as_found(seen.dataset, around.order, seen.place)
+
+
+def _on_source(seen: Seen, source: SourceSeries, order: Order | None) -> Iterator[Fault]:
+    dataset, place = seen.dataset, seen.place
     if source.frame_of_reference_uid:
         frame_of_reference = text(dataset, "FrameOfReferenceUID")
         yield from expect(place, "FrameOfReferenceUID", frame_of_reference, source.frame_of_reference_uid)
-    yield from expect(place, "Rows", dataset.get("Rows"), source.shape[1])
-    yield from expect(place, "Columns", dataset.get("Columns"), source.shape[2])
-    grid = list(_grid(dataset, source, place))
-    yield from grid
-    yield from _references(dataset, source, place)
-    whole = not grid and (dataset.get("Rows"), dataset.get("Columns")) == source.shape[1:]
-    if not whole or any(True for _ in _pixels(dataset, place)):
+    yield from _references(dataset, source, place, whole=order is not None)
+    faults = [*_grid(seen, source)]
+    same_matrix = (dataset.get("Rows"), dataset.get("Columns")) == source.shape[1:]
+    if order is not None or not _another_grid(seen, source):
+        yield from expect(place, "Rows", dataset.get("Rows"), source.shape[1])
+        yield from expect(place, "Columns", dataset.get("Columns"), source.shape[2])
+        yield from faults
+    if faults or not same_matrix or any(True for _ in masks.lengths(seen)):
         return
-    layers = () if findings is None else findings.layers
-    seen = [np.zeros(source.shape, np.uint8) for _ in layers]
-    lies_in = layer_of(layers)
-    for frame in frames(dataset, source, place):
-        if frame.plane is None:
-            yield Fault(f"{frame.place}.PlanePositionSequence", "lies on no plane of the source")
-            continue
-        yield from _derivation(dataset, source, frame)
-        if layers:
-            layer = seen[lies_in.get(frame.number, 0)]
-            if layer[frame.plane][frame.mask].any():
-                yield Fault(frame.place, "overlaps another segment")
-            layer[frame.plane][frame.mask] = frame.number
-    for found, wanted in zip(seen, layers, strict=True):
-        yield from _projection(found, wanted, place)
+    planes = planes_of(seen, source)
+    for index, (frame, plane) in enumerate(zip(seen.frames, planes, strict=True), start=1):
+        where = f"{place}.PerFrameFunctionalGroupsSequence[{index}]"
+        if plane is None:
+            yield Fault(f"{where}.PlanePositionSequence", "lies on no plane of the source")
+        else:
+            yield from _derivation(frame, plane, source, where, whole=order is not None)
+    if order is None or None in planes or len(planes) != masks.shape(seen)[0]:
+        return
+    if text(dataset, "SegmentationType") == "LABELMAP":
+        for layer in order.findings.layers:
+            yield from masks.labelled(seen, planes, layer)
+    elif text(dataset, "SegmentationType") == "BINARY":
+        placed = [(frame.number or 0, plane or 0) for frame, plane in zip(seen.frames, planes, strict=True)]
+        findings = order.findings
+        yield from masks.binary(seen, placed, layer_of(findings.layers, findings.voxels), findings.voxels)
 
 
-def layer_of(layers: Sequence[LabelMap]) -> dict[int, int]:
-    """The label map of each segment that does not lie in the first, by segment number."""
-    return {
-        int(number): index
-        for index, labels in enumerate(layers)
-        if index
-        for number in np.flatnonzero(np.bincount(labels.ravel(), minlength=1))
-        if number
-    }
+def layer_of(layers: tuple[LabelMap, ...], voxels: Mapping[int, int]) -> dict[int, LabelMap]:
+    """The label map in which each segment lies, by segment number."""
+    if len(layers) == 1:
+        return dict.fromkeys(voxels, layers[0])
+    present = [np.bincount(layer.ravel(), minlength=256) for layer in layers]
+    return {number: layer for number in voxels for layer, counts in zip(layers, present, strict=True) if counts[number]}
 
 
-def frames(dataset: Dataset, source: SourceSeries, place: str) -> Iterator[FrameOf]:
-    """Each frame with its mask, placed on the source by its own geometry."""
-    size, rows = int(dataset.Rows) * int(dataset.Columns), int(dataset.Rows)
-    packed = np.frombuffer(dataset.PixelData, np.uint8)
-    shared = items(dataset, "SharedFunctionalGroupsSequence")
+def _another_grid(seen: Seen, source: SourceSeries) -> bool:
+    """Whether a SEG by others lies, as it may, on a grid of its own: its frames name no instance of the source."""
+    named = {uid for frame in seen.frames for _, uid, _ in frame.sources}
+    return not named & {plane.sop_instance_uid for plane in source.planes}
+
+
+def planes_of(seen: Seen, source: SourceSeries) -> list[int | None]:
+    """The slice on which each frame lies by its own geometry, None for none."""
     inverse: NDArray[np.float64] = np.linalg.inv(source.affine).astype(np.float64)
-    for index, (where, group) in enumerate(every(dataset, "PerFrameFunctionalGroupsSequence", place)):
-        first, last = index * size // 8, ((index + 1) * size + 7) // 8
-        bits = np.unpackbits(packed[first:last], bitorder="little")[index * size % 8 :][:size]
-        numbered = (items(group, "SegmentIdentificationSequence") or _shared(shared, "SegmentIdentificationSequence"))[
-            :1
-        ]
-        number = int(numbered[0].get("ReferencedSegmentNumber") or 0) if numbered else 0
-        yield FrameOf(where, number, _plane(group, inverse, source), bits.reshape(rows, -1).astype(np.bool_))
+    found: dict[tuple[float, ...], int | None] = {}
+    for frame in seen.frames:
+        if frame.position not in found:
+            found[frame.position] = plane_of(frame.position, inverse, source)
+    return [found[frame.position] for frame in seen.frames]
 
 
-def _shared(shared: list[Dataset], keyword: str) -> list[Dataset]:
-    return items(shared[0], keyword) if shared else []
-
-
-def _plane(group: Dataset, inverse: NDArray[np.float64], source: SourceSeries) -> int | None:
-    """The slice whose first voxel lies where the frame's first pixel does."""
-    positions = items(group, "PlanePositionSequence")
-    position = numbers(positions[0], "ImagePositionPatient") if positions else ()
+def plane_of(position: tuple[float, ...], inverse: NDArray[np.float64], source: SourceSeries) -> int | None:
+    """The slice whose first voxel lies at this position; `inverse` is that of the source's affine."""
     if len(position) != 3:
         return None
     index = round(float((inverse @ (*position, 1.0))[0]))
@@ -120,11 +175,16 @@ def _plane(group: Dataset, inverse: NDArray[np.float64], source: SourceSeries) -
 
 def _segments(dataset: Dataset, place: str) -> Iterator[Fault]:
     numbered = [segment.get("SegmentNumber") for segment in items(dataset, "SegmentSequence")]
-    yield from expect(place, "SegmentSequence.SegmentNumber", numbered, list(range(1, len(numbered) + 1)))
+    if text(dataset, "SegmentationType") != "LABELMAP":  # there numbers are pixel values, and may have gaps
+        yield from expect(place, "SegmentSequence.SegmentNumber", numbered, list(range(1, len(numbered) + 1)))
+    elif len(set(numbered)) < len(numbered) or None in numbered:
+        yield Fault(f"{place}.SegmentSequence.SegmentNumber", f"is {numbered}, must be one for each")
     uids = [uid for segment in items(dataset, "SegmentSequence") if (uid := text(segment, "TrackingUID"))]
     if len(set(uids)) < len(uids):
         yield Fault(f"{place}.SegmentSequence", "two segments have one TrackingUID")
     for where, segment in every(dataset, "SegmentSequence", place):
+        manual = text(segment, "SegmentAlgorithmType") == "MANUAL"
+        yield from missing(segment, SEGMENT_1 if manual else (*SEGMENT_1, "SegmentAlgorithmName"), (), where)
         for keyword in ("SegmentedPropertyCategoryCodeSequence", "SegmentedPropertyTypeCodeSequence"):
             if code_of(segment, keyword) is None:
                 yield Fault(f"{where}.{keyword}", "is not one code")
@@ -146,51 +206,42 @@ def contradicts(label: str, coded: str) -> bool:
     return any(side in said and other in meant and side not in meant for side, other in SIDES.items())
 
 
-def _dimensions(dataset: Dataset, place: str) -> Iterator[Fault]:
+def _dimensions(seen: Seen) -> Iterator[Fault]:
+    dataset, place = seen.dataset, seen.place
     organizations = {text(item, "DimensionOrganizationUID") for item in items(dataset, "DimensionOrganizationSequence")}
-    along = items(dataset, "DimensionIndexSequence")
+    along = len(items(dataset, "DimensionIndexSequence"))
     for where, index in every(dataset, "DimensionIndexSequence", place):
         if text(index, "DimensionOrganizationUID") not in organizations:
             yield Fault(f"{where}.DimensionOrganizationUID", "is not in DimensionOrganizationSequence")
     if text(dataset, "DimensionOrganizationType") == "TILED_FULL":
         return
-    described = items(dataset, "PerFrameFunctionalGroupsSequence")
-    yield from expect(place, "NumberOfFrames", int(dataset.get("NumberOfFrames") or 0), len(described))
-    shared = items(dataset, "SharedFunctionalGroupsSequence")
+    yield from expect(place, "NumberOfFrames", int(dataset.get("NumberOfFrames") or 0), len(seen.frames))
     known = {segment.get("SegmentNumber") for segment in items(dataset, "SegmentSequence")}
-    used: Counter[tuple[float, ...]] = Counter()
-    for where, group in every(dataset, "PerFrameFunctionalGroupsSequence", place):
-        contents = items(group, "FrameContentSequence")
-        values = numbers(contents[0], "DimensionIndexValues") if contents else ()
-        if len(values) != len(along) or not all(value >= 1 for value in values):
+    numbered = text(dataset, "SegmentationType") != "LABELMAP"
+    for index, frame in enumerate(seen.frames, start=1):
+        where = f"{place}.PerFrameFunctionalGroupsSequence[{index}]"
+        if len(frame.indices) != along or (along and min(frame.indices) < 1):
             yield Fault(
-                f"{where}.FrameContentSequence.DimensionIndexValues", f"{values} do not fit {len(along)} dimensions"
+                f"{where}.FrameContentSequence.DimensionIndexValues", f"{frame.indices} do not fit {along} dimensions"
             )
-        used[values] += 1
-        numbered = items(group, "SegmentIdentificationSequence") or _shared(shared, "SegmentIdentificationSequence")
-        number = numbered[0].get("ReferencedSegmentNumber") if numbered else None
-        if number not in known:
-            yield Fault(f"{where}.SegmentIdentificationSequence", f"there is no segment {number}")
-    for values, times in used.items():
+        if numbered and frame.number not in known:
+            yield Fault(f"{where}.SegmentIdentificationSequence", f"there is no segment {frame.number}")
+    for values, times in Counter(frame.indices for frame in seen.frames).items():
         if times > 1:
             yield Fault(f"{place}.PerFrameFunctionalGroupsSequence", f"{times} frames have the indices {values}")
 
 
-def _pixels(dataset: Dataset, place: str) -> Iterator[Fault]:
-    """PixelData of the length that the frames need, its last bits zero."""
-    pixels = dataset.get("PixelData") or b""
-    bits = int(dataset.get("NumberOfFrames") or 0) * int(dataset.get("Rows") or 0) * int(dataset.get("Columns") or 0)
-    wanted = (bits + 15) // 16 * 2
-    if len(pixels) != wanted:
-        yield Fault(f"{place}.PixelData", f"has {len(pixels)} bytes, {wanted} are needed")
-    elif np.unpackbits(np.frombuffer(pixels[bits // 8 :], np.uint8), bitorder="little")[bits % 8 :].any():
-        yield Fault(f"{place}.PixelData", "is not padded with zeros")
-
-
-def _grid(dataset: Dataset, source: SourceSeries, place: str) -> Iterator[Fault]:
+def _grid(seen: Seen, source: SourceSeries) -> Iterator[Fault]:
     """Orientation and spacing of the frames against those of the source."""
-    shared = items(dataset, "SharedFunctionalGroupsSequence")
-    orientations, measures = _shared(shared, "PlaneOrientationSequence"), _shared(shared, "PixelMeasuresSequence")
+    place = seen.place
+    orientations, measures = (
+        [
+            part
+            for group in (*seen.shared, *(seen.groups[0] if seen.groups else ()))
+            for part in items(group.dataset, name)
+        ]
+        for name in ("PlaneOrientationSequence", "PixelMeasuresSequence")
+    )
     orientation = numbers(orientations[0], "ImageOrientationPatient") if orientations else ()
     spacing = numbers(measures[0], "PixelSpacing") if measures else ()
     if len(orientation) != 6 or len(spacing) != 2:
@@ -210,22 +261,23 @@ def _grid(dataset: Dataset, source: SourceSeries, place: str) -> Iterator[Fault]
         yield Fault(f"{place}.PixelMeasuresSequence.SliceThickness", "is missing")
 
 
-def _references(dataset: Dataset, source: SourceSeries, place: str) -> Iterator[Fault]:
-    """ReferencedSeriesSequence names the source series and exactly its instances."""
+def _references(dataset: Dataset, source: SourceSeries, place: str, *, whole: bool) -> Iterator[Fault]:
+    """ReferencedSeriesSequence names the source series and only its instances; `whole` if all of them must be there."""
     wanted = {(plane.sop_class_uid, plane.sop_instance_uid) for plane in source.planes}
     listed = items(dataset, "ReferencedSeriesSequence")
+    ours = source.acquisition.series_instance_uid
     series = [text(item, "SeriesInstanceUID") for item in listed]
-    yield from expect(
-        place, "ReferencedSeriesSequence.SeriesInstanceUID", series, [source.acquisition.series_instance_uid]
-    )
-    found = {_named(item) for part in listed for item in items(part, "ReferencedInstanceSequence")}
-    if found != wanted:
+    if whole:
+        yield from expect(place, "ReferencedSeriesSequence.SeriesInstanceUID", series, [ours])
+    of_source = [part for part in listed if whole or text(part, "SeriesInstanceUID") == ours]
+    found = {_named(item) for part in of_source for item in items(part, "ReferencedInstanceSequence")}
+    if found - wanted or (whole and found != wanted):
         yield Fault(
             f"{place}.ReferencedSeriesSequence",
             f"{len(found - wanted)} unknown instances, {len(wanted - found)} left out",
         )
     rooted = {_named(item) for item in items(dataset, "SourceImageSequence")}
-    if not rooted <= wanted:
+    if not rooted <= wanted and (whole or rooted & wanted):
         yield Fault(f"{place}.SourceImageSequence", f"{len(rooted - wanted)} instances are not of the source")
 
 
@@ -233,29 +285,21 @@ def _named(item: Dataset) -> tuple[str, str]:
     return text(item, "ReferencedSOPClassUID"), text(item, "ReferencedSOPInstanceUID")
 
 
-def _derivation(dataset: Dataset, source: SourceSeries, frame: FrameOf) -> Iterator[Fault]:
-    """The frame says that it is derived from the very plane on which it lies."""
-    assert frame.plane is not None
-    index = int(frame.place.rsplit("[", 1)[1].rstrip("]")) - 1
-    group, plane = dataset.PerFrameFunctionalGroupsSequence[index], source.planes[frame.plane]
-    images = [image for part in items(group, "DerivationImageSequence") for image in items(part, "SourceImageSequence")]
-    if len(images) != 1:
-        yield Fault(f"{frame.place}.DerivationImageSequence", f"names {len(images)} source images, must be 1")
+def _derivation(frame: FrameOf, index: int, source: SourceSeries, where: str, *, whole: bool) -> Iterator[Fault]:
+    """The frame says that it is derived from the very plane on which it lies; others need not say it (Type 3)."""
+    plane = source.planes[index]
+    if len(frame.sources) != 1:
+        if whole:
+            yield Fault(f"{where}.DerivationImageSequence", f"names {len(frame.sources)} source images, must be 1")
         return
-    if _named(images[0]) != (plane.sop_class_uid, plane.sop_instance_uid):
-        yield Fault(f"{frame.place}.DerivationImageSequence", "names another image than the one it lies on")
-    if plane.number_of_frames > 1 and numbers(images[0], "ReferencedFrameNumber") != (plane.frame,):
-        yield Fault(f"{frame.place}.DerivationImageSequence", f"must name frame {plane.frame} of the source")
+    sop_class, uid, numbered = frame.sources[0]
+    if (sop_class, uid) != (plane.sop_class_uid, plane.sop_instance_uid):
+        yield Fault(f"{where}.DerivationImageSequence", "names another image than the one it lies on")
+    if plane.number_of_frames > 1 and numbered != (plane.frame,):
+        yield Fault(f"{where}.DerivationImageSequence", f"must name frame {plane.frame} of the source")
 
 
-def _projection(seen: LabelMap, labels: LabelMap, place: str) -> Iterator[Fault]:
-    for index in range(len(labels)):
-        wrong = int(np.count_nonzero(seen[index] != labels[index]))
-        if wrong:
-            yield Fault(f"{place}.PixelData", f"{wrong} pixels of plane {index} are not the label map's")
-
-
-def as_found(dataset: Dataset, order: Order, place: str) -> Iterator[Fault]:
+def _as_found(dataset: Dataset, order: Order, place: str) -> Iterator[Fault]:
     """Its segments are the ones that were found: label, codes, side and tracking."""
     described = items(dataset, "SegmentSequence")
     if len(described) != len(order.findings.segments):
