@@ -31,6 +31,7 @@ ROLES: dict[str, str] = {
     "listen": "router.ingest.listener",
     "decide": "router.work.assemble",
     "infer": "router.work.infer",
+    "build": "router.work.build",
     "deliver": "router.work.deliver",
     "tick": "router.work.timetable",
     "web": "router.web.server",

@@ -86,6 +86,8 @@
     ├── web.signin
     │   ├── WrongPassword: there is no such user, or this is not their password
     │   └── TooManyAttempts: after wrong passwords the next one is looked at only later
+    ├── work.build
+    │   └── FindingsGone: the kept findings of a run are not in the store, or not as they were kept
     ├── work.deliver
     │   ├── NotYet: the far side does not have the images yet that the results are about
     │   ├── NotTaken: the far side has not taken an instance; it may later
@@ -94,8 +96,7 @@
     │   ├── NoSuchDestination: the destination of a delivery is not among the destinations in force
     │   └── NothingToSend: a delivery without objects: its result set is gone
     ├── work.infer
-    │   ├── OtherVersion: the job wants a version of its pipeline that is not installed
-    │   └── NewWish: while the job ran, a rule came to want its results in a form that it has not built
+    │   └── OtherVersion: the job wants a version of its pipeline that is not installed
     ├── work.loop
     │   ├── Lost: the job in hand is no longer ours: cancelled, superseded or claimed by another after its
     │   └── ForPerson: only a person can say how this job is to go on: it is held, and goes on when it is released

@@ -140,10 +140,9 @@ def _decision(one: Decision) -> Iterator[str]:
 
 
 def _job(job: Job, page: Explanation, zone: ZoneInfo) -> Iterator[str]:
-    what = f"{job.pipeline} {job.pipeline_version}" if job.lane is Lane.INFER else f"delivery to {job.destination}"
     came = f", {job.outcome}" if job.outcome else ""
     when = f" at {_clock(job.finished_at, zone)}" if job.finished_at else ""
-    yield f"Job {job.id} {what}: {job.state}{came}{when}, attempt {job.attempt} of {job.max_attempts}"
+    yield f"Job {job.id} {job.work}: {job.state}{came}{when}, attempt {job.attempt} of {job.max_attempts}"
     if job.reason:
         yield f"  {job.reason}"
     made = page.objects.get(job.id)

@@ -28,7 +28,7 @@ def summary(job: Job) -> dict[str, Any]:
         "lane": str(job.lane),
         "state": str(job.state),
         "outcome": job.outcome and str(job.outcome),
-        "work": f"{job.pipeline} {job.pipeline_version}" if job.lane is Lane.INFER else f"to {job.destination}",
+        "work": job.work,
         "study_instance_uid": job.study_instance_uid,
         "series_instance_uid": job.series_instance_uid,
         "generation": job.generation,
@@ -73,7 +73,7 @@ def details(connection: Connection, job_id: int) -> dict[str, Any]:
 def list_(
     config: Config = DEFAULT_CONFIG,
     state: Annotated[State | None, typer.Option(help="Only jobs in this state")] = None,
-    lane: Annotated[Lane | None, typer.Option(help="Only inference, or only deliveries")] = None,
+    lane: Annotated[Lane | None, typer.Option(help="Only inference, builds or deliveries")] = None,
     study: Annotated[str | None, typer.Option(help="Only jobs of this StudyInstanceUID")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first")] = 100,
     as_json: AsJson = False,

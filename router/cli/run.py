@@ -125,7 +125,7 @@ def run(
         found = inside.run(Run(paths=files, pipeline=pipeline, settings=settings))
         objects = inside.build(order_of(spec, settings, files, ZoneInfo(timezone))).built
     assert inside.last is not None
-    _, source, findings = inside.last
+    source, findings = inside.last
     out.mkdir(parents=True, exist_ok=True)
     contents = {f"{one.kind}.dcm": one.part10 for one in objects}
     contents["overlay.png"] = show.contact_sheet(pixels.load(source), findings, title=pipeline)
@@ -184,5 +184,8 @@ def order_of(spec: Spec, settings: dict[str, Any], files: tuple[Path, ...], zone
         ),
         made_at=datetime.now(zone),
         series_number=9000,
+        pipeline=spec.name,
+        title=spec.title,
+        research=spec.research_use,
         completeness=f"Offline run on the {len(files)} files of one folder; nothing is known of others",
     )

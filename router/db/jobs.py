@@ -114,6 +114,34 @@ def add_delivery(
     return int(connection.execute(same).scalar_one()), False
 
 
+def add_build(connection: Connection, of: Job, *, profile: str, max_attempts: int) -> tuple[int, bool]:
+    """The one job that builds the findings of this inference job in this profile, and whether this call made it."""
+    made = _insert(
+        connection,
+        lane=Lane.BUILD,
+        study_instance_uid=of.study_instance_uid,
+        series_instance_uid=of.series_instance_uid,
+        generation=of.generation,
+        findings_job_id=of.id,
+        profile=profile,
+        run=0,
+        priority=of.priority,
+        max_attempts=max_attempts,
+    )
+    if made is not None:
+        return made, True
+    same = select(job.c.id).where(
+        job.c.lane == Lane.BUILD, job.c.findings_job_id == of.id, job.c.profile == profile, job.c.run == 0
+    )
+    return int(connection.execute(same).scalar_one()), False
+
+
+def builds_of(connection: Connection, inference_job_id: int) -> list[Job]:
+    """The jobs that build this run's findings in further profiles, oldest first."""
+    found = select(job).where(job.c.lane == Lane.BUILD, job.c.findings_job_id == inference_job_id).order_by(job.c.id)
+    return [_job(row) for row in connection.execute(found).mappings()]
+
+
 def claim(connection: Connection, lane: Lane, worker: str, lease_s: float) -> Job | None:
     """Hand the most urgent due job of a lane to one worker, exactly once; one delivery at a time a destination."""
     if connection.dialect.name == "postgresql" and lane is Lane.DELIVER:
@@ -310,7 +338,7 @@ def rerun(connection: Connection, job_id: int, *, who: str) -> int:
     kept = ("lane", "priority", "study_instance_uid", "series_instance_uid", "generation", "pixels_digest",
             "identity_digest", "pipeline",
             "pipeline_version", "weights_digest", "settings", "settings_digest", "result_set_id", "destination",
-            "max_attempts")  # fmt: skip
+            "findings_job_id", "profile", "max_attempts")  # fmt: skip
     last = connection.execute(select(func.max(job.c.run)).where(_like(old))).scalar_one()
     made = _insert(connection, **{name: getattr(old, name) for name in kept}, run=last + 1)
     if made is None:  # someone asked for the same re-run at the same moment
@@ -373,7 +401,7 @@ def next_due(connection: Connection, lane: Lane) -> int | None:
 def _like(one: Job) -> ColumnElement[bool]:
     """Same work whatever the run."""
     names = ("lane", "pixels_digest", "identity_digest", "pipeline", "pipeline_version", "settings_digest",
-             "result_set_id", "destination")  # fmt: skip
+             "result_set_id", "destination", "findings_job_id", "profile")  # fmt: skip
     return and_(*(job.c[name].is_not_distinct_from(getattr(one, name)) for name in names))
 
 

@@ -269,6 +269,8 @@ job = Table(
     Column("run", Integer, nullable=False, default=0, comment="counts re-runs that a person asked for"),
     Column("result_set_id", ID, comment="what a delivery job sends"),
     Column("destination", Text, comment="where a delivery job sends it"),
+    Column("findings_job_id", ID, comment="the inference job whose findings a build job builds"),
+    Column("profile", Text, comment="what a build job builds, as a result set's"),
     Column("attempt", Integer, nullable=False, default=0),
     Column("max_attempts", Integer, nullable=False, default=3),
     Column("not_before", BigInteger, nullable=False),
@@ -325,6 +327,15 @@ Index(
     sqlite_where=text("lane = 'deliver'"),
     postgresql_where=text("lane = 'deliver'"),
 )
+Index(
+    "uq_job_build",
+    job.c.findings_job_id,
+    job.c.profile,
+    job.c.run,
+    unique=True,
+    sqlite_where=text("lane = 'build'"),
+    postgresql_where=text("lane = 'build'"),
+)
 
 decision = Table(
     "decision",
@@ -348,6 +359,19 @@ decision = Table(
     CheckConstraint("mode IN ('on', 'shadow', 'off')", name="mode"),
 )
 Index("ix_decision_job_id", decision.c.job_id)
+
+findings = Table(
+    "findings",
+    metadata,
+    Column("job_id", ID, ForeignKey("job.id"), primary_key=True),
+    Column("path", Text, nullable=False, comment="below the store's root"),
+    Column("digest", Text, nullable=False, comment="sha256 of the file"),
+    Column("title", Text, nullable=False, comment="of the pipeline, as objects say it"),
+    Column("research", Boolean, nullable=False),
+    Column("completeness", Text, nullable=False, comment="how the series was known to be complete, as reports say it"),
+    Column("kept_at", BigInteger, nullable=False),
+)
+"""What each run found, kept before anything is built from it: any profile's result set is built from this."""
 
 result_set = Table(
     "result_set",

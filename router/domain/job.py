@@ -77,6 +77,7 @@ class Lane(StrEnum):
     """Which room works on a job."""
 
     INFER = "infer"
+    BUILD = "build"
     DELIVER = "deliver"
 
 
@@ -110,7 +111,8 @@ class Job:
     """One row of work. `id`, `worker` and `attempt` together are the fencing token of who claimed it.
 
     Times are microseconds since 1970 UTC. The fields from `series_instance_uid` to `settings_digest` belong to the
-    infer lane, `result_set_id` and `destination` to the deliver lane.
+    infer lane, `findings_job_id` and `profile` to the build lane, `result_set_id` and `destination` to the deliver
+    lane.
     """
 
     id: int
@@ -130,6 +132,8 @@ class Job:
     run: int
     result_set_id: int | None
     destination: str | None
+    findings_job_id: int | None
+    profile: str | None
     attempt: int
     max_attempts: int
     not_before: int
@@ -143,6 +147,15 @@ class Job:
     created_at: int
     started_at: int | None
     finished_at: int | None
+
+    @property
+    def work(self) -> str:
+        """What is done, in words."""
+        if self.lane is Lane.INFER:
+            return f"{self.pipeline} {self.pipeline_version}"
+        if self.lane is Lane.BUILD:
+            return f"build of job {self.findings_job_id}"
+        return f"delivery to {self.destination}"
 
     @property
     def last_attempt(self) -> bool:

@@ -155,7 +155,7 @@ def write(connection: Connection, node: Node, study: Study, outcome: Stuck | Unc
         revision=outcome.revision,
         new_jobs=[*new_jobs, *deliveries],
     )
-    return ({"infer"} if new_jobs else set()) | ({"deliver"} if deliveries else set())
+    return ({"infer"} if new_jobs else set()) | ({"build", "deliver"} if deliveries else set())
 
 
 def record(

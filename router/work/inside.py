@@ -22,15 +22,13 @@ from types import TracebackType
 
 from pydantic import BaseModel
 
-from dicom_sr import check, kinds, pixels, source
-from dicom_sr.kinds import Built, Order
+from dicom_sr import kept, kinds, pixels, result_set, source
 from dicom_sr.nouns import Code, Findings
 from dicom_sr.problem import Problem
 from dicom_sr.source import SourceSeries
 from pipelines import catalog, runtime
-from pipelines.spec import Pipeline
 from router.domain.delivery import MeasurementRow
-from router.work.messages import Build, Failure, Found, Objects, Progress, Ready, Reply, Request, Run
+from router.work.messages import Build, Failure, Found, Objects, Progress, Ready, Recall, Reply, Request, Run
 
 UNFORESEEN = 70
 """Exit code after an error that nobody foresaw (EX_SOFTWARE)."""
@@ -45,7 +43,7 @@ class Inside:
         self.device = runtime.device(device)
         self.threads = threads or runtime.cores()
         self.say = say
-        self.last: tuple[Pipeline, SourceSeries, Findings] | None = None
+        self.last: tuple[SourceSeries, Findings] | None = None
 
     def answer(self, request: Request) -> Reply:
         """What comes of one request; Problems are told, not raised."""
@@ -55,12 +53,12 @@ class Inside:
             except Problem as problem:
                 return failure(problem, refused=not problem.retryable)
         try:
-            return self.build(request)
+            return self.recall(request) if isinstance(request, Recall) else self.build(request)
         except Problem as problem:
             return failure(problem)
 
     def run(self, request: Run) -> Found:
-        """Read the volume, run the pipeline, keep its findings for `build`.
+        """Read the volume, run the pipeline, hold its findings for `build`.
 
         Raises:  Problem
         """
@@ -71,35 +69,30 @@ class Inside:
         series = source.read(request.paths)
         volume = pixels.load(series, threads=self.threads)
         findings = pipeline.runner(volume, settings, device=self.device, progress=self.progress)
-        self.last = pipeline, series, findings
-        return Found(measurements=tuple(rows(findings)))
+        self.last = series, findings
+        return Found(measurements=tuple(rows(findings)), findings=kept.pack(findings, series))
+
+    def recall(self, request: Recall) -> Found:
+        """Read the series and its kept findings, and hold them for `build`.
+
+        Raises:  Problem, OSError
+        """
+        self.last = None
+        content = request.findings.read_bytes()
+        series = source.read(request.paths)
+        findings = kept.unpack(content, series)
+        self.last = series, findings
+        return Found(measurements=tuple(rows(findings)), findings=content)
 
     def build(self, request: Build) -> Objects:
-        """The objects of one result set, each able to reference those before it.
+        """The objects of one result set.
 
         Raises:  Problem (a gate that closed among them)
         """
         if self.last is None:
             raise ValueError("nothing has been run yet")
-        pipeline, series, findings = self.last
-        built: tuple[Built, ...] = ()
-        for kind in request.kinds:
-            order = Order(
-                findings=findings,
-                source=series,
-                uid=request.uid,
-                made_at=request.made_at,
-                series_number=request.series_number,
-                pipeline=pipeline.spec.name,
-                title=pipeline.spec.title,
-                research=pipeline.spec.research_use,
-                completeness=request.completeness,
-                companions=built,
-            )
-            made = kinds.find(kind)(order)
-            built += () if made is None else (made,)
-        check.check(built, order)
-        return Objects(built=built)
+        series, findings = self.last
+        return Objects(built=result_set.build(request.kinds, request.order(findings, series)))
 
     def progress(self, phase: str, fraction: float) -> None:
         """Told by the pipeline, passed on to the worker."""

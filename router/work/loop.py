@@ -245,6 +245,8 @@ def subject(held: Job) -> dict[str, str | None]:
     """What a job is about, for the log."""
     if held.lane is Lane.INFER:
         return {"pipeline": held.pipeline, "series": held.series_instance_uid}
+    if held.lane is Lane.BUILD:
+        return {"findings_of": str(held.findings_job_id)}
     return {"destination": held.destination}
 
 

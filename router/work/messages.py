@@ -5,8 +5,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dicom_sr.kinds import Built
+from dicom_sr.kinds import Built, Order
+from dicom_sr.nouns import Findings
 from dicom_sr.problem import Problem
+from dicom_sr.source import SourceSeries
 from dicom_sr.uids import derived_uid
 from router.domain.delivery import MeasurementRow
 
@@ -49,14 +51,39 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recall:
+    """Read the series that these files are, and take the findings of an earlier run on it from this file."""
+
+    paths: tuple[Path, ...]
+    findings: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
-    """Build these kinds, in this order, of what the last Run found, and look them over."""
+    """Build these kinds, in this order, of what the last Run or Recall found, and look them over."""
 
     kinds: tuple[str, ...]
     uid: Naming
     made_at: datetime
     series_number: int
+    pipeline: str
+    title: str
+    research: bool
     completeness: str
+
+    def order(self, findings: Findings, series: SourceSeries) -> Order:
+        """The same as a writer gets it."""
+        return Order(
+            findings=findings,
+            source=series,
+            uid=self.uid,
+            made_at=self.made_at,
+            series_number=self.series_number,
+            pipeline=self.pipeline,
+            title=self.title,
+            research=self.research,
+            completeness=self.completeness,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +103,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """The run has ended well; these are its numbers."""
+    """The run has ended well; these are its numbers, and its findings as they are kept."""
 
     measurements: tuple[MeasurementRow, ...]
+    findings: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +129,7 @@ class Failure:
     """Whether the process ends with it."""
 
 
-Request = Run | Build
+Request = Run | Recall | Build
 Reply = Ready | Progress | Found | Objects | Failure
 
 

@@ -7,9 +7,12 @@ done already. Both lock the run's row first, so whichever comes second sees what
 from sqlalchemy import Connection
 
 from router import rulebook
-from router.db import decisions, jobs, results, revisions
+from router.db import decisions, findings, jobs, results, revisions
 from router.destinations import Destination, Profile
 from router.domain.job import Job
+
+BUILD_ATTEMPTS = 3
+"""A set is built from kept findings; what fails so often is a fault."""
 
 
 def wanted(connection: Connection, job: Job) -> tuple[str, ...]:
@@ -27,10 +30,10 @@ def profiles(connection: Connection, job: Job) -> dict[str, Profile]:
 
 
 def plan(connection: Connection, job_id: int, *, max_attempts: int) -> list[int]:
-    """Make the deliveries that are wanted and not there yet of a run that is done; the new ones.
+    """Make the deliveries that are wanted and not there yet of a run that is done, and the builds before them.
 
-    A destination that is no longer in force gets a delivery too, which then says so. One whose profile this run has
-    not built gets none, and `unbuilt` names it.
+    A destination that is no longer in force gets a delivery too, which then says so. One whose profile has not been
+    built gets it from the kept findings by a job of its own, which plans again when it is done. Gives the new jobs.
     """
     job = jobs.lock(connection, job_id)
     sets = {one.profile: one for one in results.sets_of_job(connection, job_id)}
@@ -39,26 +42,23 @@ def plan(connection: Connection, job_id: int, *, max_attempts: int) -> list[int]
     known = in_force(connection)
     made = []
     for name in wanted(connection, job):
-        one = sets.get(known[name].profile.canonical()) if name in known else next(iter(sets.values()))
-        if one is None:
-            continue
-        delivery, new = jobs.add_delivery(
-            connection,
-            study_instance_uid=job.study_instance_uid,
-            generation=job.generation,
-            result_set_id=one.id,
-            destination=name,
-            priority=job.priority,
-            max_attempts=max_attempts,
-        )
-        made += [delivery] if new else []
-    return made
-
-
-def unbuilt(connection: Connection, job: Job) -> list[str]:
-    """Destinations that want this run in a profile in which it has not been built."""
-    known, sets = in_force(connection), {one.profile for one in results.sets_of_job(connection, job.id)}
-    return [name for name in wanted(connection, job) if name in known and known[name].profile.canonical() not in sets]
+        profile = known[name].profile.canonical() if name in known else next(iter(sets))
+        one = sets.get(profile)
+        if one is not None:
+            made.append(
+                jobs.add_delivery(
+                    connection,
+                    study_instance_uid=job.study_instance_uid,
+                    generation=job.generation,
+                    result_set_id=one.id,
+                    destination=name,
+                    priority=job.priority,
+                    max_attempts=max_attempts,
+                )
+            )
+        elif findings.find(connection, job_id) is not None:
+            made.append(jobs.add_build(connection, job, profile=profile, max_attempts=BUILD_ATTEMPTS))
+    return [made_id for made_id, new in made if new]
 
 
 def in_force(connection: Connection) -> dict[str, Destination]:

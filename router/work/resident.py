@@ -12,7 +12,19 @@ from typing import Protocol
 import structlog
 
 from dicom_sr.problem import Problem
-from router.work.messages import Build, Failure, Found, Objects, Progress, Ready, Reply, Request, Run, ToldProblem
+from router.work.messages import (
+    Build,
+    Failure,
+    Found,
+    Objects,
+    Progress,
+    Ready,
+    Recall,
+    Reply,
+    Request,
+    Run,
+    ToldProblem,
+)
 
 log = structlog.get_logger()
 
@@ -92,8 +104,8 @@ class Resident:
         ready = self.reply(START_S, Unwatched())
         log.info("resident.started", pid=self.process.pid, device=ready.device if isinstance(ready, Ready) else None)
 
-    def run(self, request: Run, watch: Watch, *, limit_s: float) -> Found | Failure:
-        """Run a pipeline; a Failure is a refusal.
+    def run(self, request: Run | Recall, watch: Watch, *, limit_s: float) -> Found | Failure:
+        """Run a pipeline, or take up what an earlier run found; a Failure is a refusal.
 
         Raises:  ToldProblem, ProcessDied, OutOfTime, and whatever `watch` raises: it ends the run
         """

@@ -35,7 +35,7 @@ def test_two_rules_and_two_destinations_share_one_run(tmp_path: Path, archive: A
         ours.send(chest_phantom)
         jobs = ours.settled()
         assert sorted((job["lane"], job["work"], job["state"]) for job in jobs if job["lane"] == "deliver") == [
-            ("deliver", f"to {pacs['name']}", "done"),
+            ("deliver", f"delivery to {pacs['name']}", "done"),
             ("deliver", "to shelf", "done"),
         ]
         assert len([job for job in jobs if job["lane"] == "infer"]) == 1

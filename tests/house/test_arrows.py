@@ -89,6 +89,7 @@ def test_rooms_of_the_router_know_only_the_rooms_below_them(path: Path) -> None:
         "router.ingest.listener",
         "router.work.assemble",
         "router.work.deliver",
+        "router.work.build",
         "router.work.infer",
         "router.work.timetable",
         "router.web.server",

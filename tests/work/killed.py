@@ -18,7 +18,7 @@ from sqlalchemy import event
 from pipelines import catalog
 from router.domain.job import Lane
 from router.node import Node
-from router.work import deliver, infer
+from router.work import build, deliver, infer
 from tests.work import INSIDE, SHELF
 from tests.work.site import open_site
 
@@ -44,6 +44,8 @@ def main(lane: Lane, folder: Path, kill_at: int, job_id: int) -> None:
     threading.Thread(target=leave, name="leave", daemon=True).start()
     if lane is Lane.INFER:
         infer.serve(site.node, stop, inside=INSIDE)
+    elif lane is Lane.BUILD:
+        build.serve(site.node, stop)
     else:
         deliver.serve(site.node, stop)
 

@@ -88,6 +88,7 @@ class Site:
         mode: str = "on",
         max_attempts: int = 3,
         series: str = SERIES,
+        identity: str = "",
         **settings: Any,
     ) -> int:
         """Write a decision that wants the pipeline run on the series, and its job; the job's number."""
@@ -99,6 +100,7 @@ class Site:
                 series_instance_uid=series,
                 generation=1,
                 pixels_digest=pixels_digest((row.sop_instance_uid, row.pixel_digest or "") for row in rows),
+                identity_digest=identity,
                 pipeline="moody",
                 pipeline_version="1.0",
                 weights_digest=None,

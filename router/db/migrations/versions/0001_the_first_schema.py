@@ -232,6 +232,13 @@ def upgrade() -> None:
             comment="what a delivery job sends",
         ),
         sa.Column("destination", sa.Text(), nullable=True, comment="where a delivery job sends it"),
+        sa.Column(
+            "findings_job_id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            nullable=True,
+            comment="the inference job whose findings a build job builds",
+        ),
+        sa.Column("profile", sa.Text(), nullable=True, comment="what a build job builds, as a result set's"),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("max_attempts", sa.Integer(), nullable=False),
         sa.Column("not_before", sa.BigInteger(), nullable=False),
@@ -251,7 +258,7 @@ def upgrade() -> None:
         sa.Column("started_at", sa.BigInteger(), nullable=True),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
         sa.CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name=op.f("ck_job_lease")),
-        sa.CheckConstraint("lane IN ('infer', 'deliver')", name=op.f("ck_job_lane")),
+        sa.CheckConstraint("lane IN ('infer', 'build', 'deliver')", name=op.f("ck_job_lane")),
         sa.CheckConstraint("outcome IN ('result', 'refused', 'delivered')", name=op.f("ck_job_outcome")),
         sa.CheckConstraint(
             "state IN ('queued', 'running', 'waiting', 'held', 'done', 'failed', 'cancelled', 'superseded')",
@@ -276,6 +283,13 @@ def upgrade() -> None:
         )
         batch_op.create_index("ix_job_study_instance_uid", ["study_instance_uid"], unique=False)
         batch_op.create_index("ix_job_state", ["state", "id"], unique=False)
+        batch_op.create_index(
+            "uq_job_build",
+            ["findings_job_id", "profile", "run"],
+            unique=True,
+            sqlite_where=sa.text("lane = 'build'"),
+            postgresql_where=sa.text("lane = 'build'"),
+        )
         batch_op.create_index(
             "uq_job_delivery",
             ["result_set_id", "destination", "run"],
@@ -425,6 +439,23 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_receipt_job_id")),
         sa.PrimaryKeyConstraint("job_id", "sop_instance_uid", name=op.f("pk_receipt")),
+    )
+    op.create_table(
+        "findings",
+        sa.Column("job_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("path", sa.Text(), nullable=False, comment="below the store's root"),
+        sa.Column("digest", sa.Text(), nullable=False, comment="sha256 of the file"),
+        sa.Column("title", sa.Text(), nullable=False, comment="of the pipeline, as objects say it"),
+        sa.Column("research", sa.Boolean(), nullable=False),
+        sa.Column(
+            "completeness",
+            sa.Text(),
+            nullable=False,
+            comment="how the series was known to be complete, as reports say it",
+        ),
+        sa.Column("kept_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_findings_job_id")),
+        sa.PrimaryKeyConstraint("job_id", name=op.f("pk_findings")),
     )
     op.create_table(
         "result_set",

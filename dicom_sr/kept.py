@@ -1,0 +1,143 @@
+"""Findings as one file: what a run found, so that any result set can be built from it later without another run.
+
+A ZIP archive. `findings.json` is all but the voxels, `layer0`, `layer1` ... are the label maps: row differences modulo
+256, deflated, so a label map of a chest takes a megabyte. The same findings are always the same bytes. It names no
+patient: whose findings they are is read from the source series whenever they are built into objects, so a corrected
+identity needs no other findings. They are used again only on a series that says the same of its geometry and its
+acquisition, for what a run has read from the headers is as much its input as the pixels.
+"""
+
+import hashlib
+import json
+import zipfile
+import zlib
+from dataclasses import asdict, dataclass
+from io import BytesIO
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from dicom_sr.nouns import Algorithm, Findings, LabelMap, MeasurementGroup, NotFound, Segment
+from dicom_sr.problem import Problem
+from dicom_sr.source import SourceSeries
+
+FORMAT = 1
+"""Raised when an older version could not read what this one writes."""
+
+SPEED = 4
+"""Deflate level: from 5 on, half a second more saves a tenth."""
+
+
+class UnreadableFindings(Problem):
+    """Kept findings are damaged, or of a format that this version does not know."""
+
+
+class OtherSeries(Problem):
+    """Kept findings were made on a series that said something else of its geometry or its acquisition."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """Findings less their voxels.
+
+    `series` is `read_of` the series that they were found on; `shape` is (slice, row, column), or None when nothing was
+    delineated.
+    """
+
+    format: int
+    series: str
+    algorithm: Algorithm
+    segments: tuple[Segment, ...]
+    groups: tuple[MeasurementGroup, ...]
+    not_found: tuple[NotFound, ...]
+    remarks: tuple[str, ...]
+    shape: tuple[int, int, int] | None
+
+
+SAID = TypeAdapter(Said)
+
+
+def read_of(series: SourceSeries) -> str:
+    """Digest of all that a run reads from the headers of its series: planes, geometry, rescaling, acquisition."""
+    planes = [
+        (plane.sop_instance_uid, plane.frame, plane.position, plane.orientation, plane.spacing, plane.thickness)
+        for plane in series.planes
+    ]
+    words = [(plane.slope, plane.intercept, asdict(plane.pixels)) for plane in series.planes]
+    said = [planes, words, series.frame_of_reference_uid, asdict(series.acquisition)]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def pack(findings: Findings, series: SourceSeries) -> bytes:
+    """The findings on this series as one file."""
+    said = Said(
+        format=FORMAT,
+        series=read_of(series),
+        algorithm=findings.algorithm,
+        segments=findings.segments,
+        groups=findings.groups,
+        not_found=findings.not_found,
+        remarks=findings.remarks,
+        shape=None if findings.labels is None else (*findings.labels.shape,),
+    )
+    out = BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("findings.json"), SAID.dump_json(said, indent=1))
+        for number, layer in enumerate(findings.layers):
+            archive.writestr(zipfile.ZipInfo(f"layer{number}"), deflated(layer))
+    return out.getvalue()
+
+
+def unpack(content: bytes, series: SourceSeries) -> Findings:
+    """The findings on this series again, equal in every voxel and number.
+
+    Raises:  UnreadableFindings, OtherSeries
+    """
+    try:
+        with zipfile.ZipFile(BytesIO(content)) as archive:
+            words = archive.read("findings.json")
+            if json.loads(words).get("format") != FORMAT:
+                raise ValueError(f"its format is not {FORMAT}")
+            said = SAID.validate_json(words, strict=True)
+            names = sorted((name for name in archive.namelist() if name.startswith("layer")), key=lambda n: int(n[5:]))
+            layers = [inflated(archive.read(name), said.shape or (0, 0, 0)) for name in names]
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, ValidationError) as error:
+        why = "it does not say what findings say" if isinstance(error, ValidationError) else str(error)
+        raise UnreadableFindings(
+            f"kept findings cannot be read: {why}", remedy="Re-run the inference job; it keeps new ones"
+        ) from None
+    if said.series != read_of(series):
+        raise OtherSeries(
+            "the series says something else of its geometry or acquisition than when these findings were made",
+            remedy="Re-run the inference job",
+        )
+    return Findings(
+        algorithm=said.algorithm,
+        labels=layers[0] if layers else None,
+        segments=said.segments,
+        groups=said.groups,
+        not_found=said.not_found,
+        remarks=said.remarks,
+        overlaps=tuple(layers[1:]),
+    )
+
+
+def deflated(layer: LabelMap) -> bytes:
+    """A label map as the differences of its rows, compressed slice by slice."""
+    press = zlib.compressobj(SPEED)
+    parts = []
+    for plane in layer:
+        rows = plane.copy()
+        rows[1:] -= plane[:-1]
+        parts.append(press.compress(rows.tobytes()))
+    return b"".join([*parts, press.flush()])
+
+
+def inflated(content: bytes, shape: tuple[int, int, int]) -> LabelMap:
+    """The label map again.
+
+    Raises:  ValueError, zlib.error
+    """
+    rows = np.frombuffer(zlib.decompress(content), np.uint8).reshape(shape)
+    layer: LabelMap = np.add.accumulate(rows, axis=1, dtype=np.uint8)
+    return layer
