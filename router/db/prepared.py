@@ -6,7 +6,7 @@ SQLAlchemy's own work for one statement takes longer than SQLite's. Only the doo
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Insert, bindparam
+from sqlalchemy import Connection, Dialect, Insert, Update, bindparam
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError
 
@@ -17,12 +17,12 @@ def insert_for(dialect: str) -> Any:
 
 
 class Prepared:
-    """An insert of named columns, built for a dialect when it is first needed there.
+    """An insert or update of named columns, built for a dialect when it is first needed there.
 
     `build` is given the dialect's insert construct and the columns' names bound to parameters.
     """
 
-    def __init__(self, build: Callable[[Any, dict[str, Any]], Insert]) -> None:
+    def __init__(self, build: Callable[[Any, dict[str, Any]], Insert | Update]) -> None:
         self.build = build
         self.compiled: dict[str, tuple[str, list[str] | None, Mapping[str, Any]]] = {}
 

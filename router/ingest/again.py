@@ -16,7 +16,7 @@ from pydicom.pixels import iter_pixels
 from sqlalchemy import Connection
 
 from router.db import instances
-from router.db.instances import Arrival, Digests, InstanceRow, Status
+from router.db.versions import Arrival, Digests, InstanceRow, Status
 from router.ingest.digest import digests
 from router.ingest.quiet import MALFORMED, quietly
 from router.store import Store

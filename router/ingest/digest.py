@@ -10,7 +10,7 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
-from router.db.instances import Arrival, Digests, InstanceRow
+from router.db.versions import Arrival, Digests, InstanceRow
 from router.ingest import part10
 from router.ingest.facts import Facts
 from router.ingest.walker import ITEM

@@ -5,14 +5,18 @@ alone commits each row by itself and hands nothing over.
 """
 
 import threading
+import time
 from contextlib import closing, suppress
 
 from sqlalchemy import Engine, PoolProxiedConnection
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from router.db import instances
+from router.db import filing, instances
 from router.db.engine import writing
-from router.db.instances import Arrival
+from router.db.versions import Arrival
+
+REMEMBERED_S = 10.0
+"""How long a series counts as filed; a row that somebody removes meanwhile comes back after that."""
 
 
 class _Waiting:
@@ -34,6 +38,8 @@ class Index:
         self.engine = engine
         self.connection: PoolProxiedConnection | None = None
         self.turn = threading.Lock()
+        self.filed: set[tuple[str, str]] = set()
+        self.forget_at = 0.0
         self.queueing = threading.Lock()
         self.waiting: list[_Waiting] = []
 
@@ -67,6 +73,7 @@ class Index:
             late = set() if self._commit_plain(arrivals) else self._commit_any(arrivals)
             for one in batch:
                 one.is_fresh = one.arrival.path not in late
+            self._remember(arrivals)
         except SQLAlchemyError as error:
             for one in batch:
                 one.error = error
@@ -83,7 +90,7 @@ class Index:
             with closing(self.connection.cursor()) as cursor:
                 if dialect.name == "sqlite":
                     cursor.execute("BEGIN IMMEDIATE")
-                if instances.record_plain(cursor, dialect, arrivals):
+                if filing.record_plain(cursor, dialect, arrivals, self.filed):
                     self.connection.commit()
                     return True
             self.connection.rollback()
@@ -91,6 +98,14 @@ class Index:
             self._forget_connection()
             raise OperationalError("the index", None, error) from error
         return False
+
+    def _remember(self, arrivals: list[Arrival]) -> None:
+        """Series and studies that were filed just now need not be filed again with each instance, for a while."""
+        now = time.monotonic()
+        if now > self.forget_at:
+            self.filed.clear()
+            self.forget_at = now + REMEMBERED_S
+        self.filed.update((one.series_instance_uid, one.study_instance_uid) for one in arrivals)
 
     def _commit_any(self, arrivals: list[Arrival]) -> set[str]:
         """Commit the rows; gives the paths of those of which another was there first."""

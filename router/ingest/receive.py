@@ -19,7 +19,7 @@ from dicom_sr.problem import Problem
 from router.config import Settings
 from router.db import instances
 from router.db.engine import now, reading, writing
-from router.db.instances import Arrival
+from router.db.versions import Arrival
 from router.ingest import again, headers, part10
 from router.ingest.again import Outcome, Verdict
 from router.ingest.digest import identity_digest

@@ -80,7 +80,7 @@ class Bench:
         sent = send(receiver.port, mine, associations=associations)
         after = receiver.cpu_s()
         gigabytes = sent.megabytes / 1e3
-        missing = {item.digest for item in mine} - receiver.digests()
+        missing = {item.digest for item in mine} - receiver.new_digests()
         if missing or sent.failed:
             raise SystemExit(f"{receiver.name}: {sent.failed} refused, {len(missing)} of {len(mine)} not found again")
         self.runs.append(
@@ -92,6 +92,7 @@ class Bench:
                 "hashing_s_a_gb": round((after[1] - before[1]) / gigabytes, 3),
             }
         )  # fmt: skip
+        receiver.settle()
         return sent
 
     def ratio(self, what: str, found: dict[str, list[float]], must: float, aim: float) -> None:

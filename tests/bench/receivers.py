@@ -6,11 +6,12 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from router.ingest import part10
@@ -30,7 +31,8 @@ class Receiver:
     port: int
     folder: Path
     process: subprocess.Popen[bytes]
-    stored: Callable[[Path], Iterator[str]]
+    stored: Callable[[Path, set[Path]], Iterator[str]]
+    seen: set[Path] = field(default_factory=set)
 
     def cpu_s(self) -> tuple[float, float]:
         """CPU seconds of the process with its children; and how much of it those of low priority took (hashing)."""
@@ -47,9 +49,17 @@ class Receiver:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
-    def digests(self) -> set[str]:
-        """sha256 of every data set that it has stored."""
-        return set(self.stored(self.folder))
+    def new_digests(self) -> set[str]:
+        """sha256 of every data set that it has stored since it was last asked."""
+        return set(self.stored(self.folder, self.seen))
+
+    def settle(self) -> None:
+        """Until it has nothing more to do: our digester lags behind a burst and is not to disturb the next round."""
+        database = self.folder / "isocenter.db"
+        if database.exists():
+            with closing(sqlite3.connect(database)) as connection:
+                count = "SELECT count(*) FROM instance WHERE dataset_digest IS NULL"
+                until(lambda: connection.execute(count).fetchone()[0] == 0, deadline_s=120, what="all is digested")
 
 
 def _stat(pid: int) -> tuple[float, int]:
@@ -63,28 +73,38 @@ def _children(pid: int) -> list[int]:
     return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
-def _of_part10(folder: Path) -> Iterator[str]:
-    """Digests of the data sets in Part 10 files anywhere below."""
+def _of_part10(folder: Path, seen: set[Path]) -> Iterator[str]:
+    """Digests of the data sets in new Part 10 files anywhere below."""
     for path in folder.rglob("*"):
-        if not path.is_file() or path.stat().st_size < 200:
+        if path in seen or not path.is_file() or path.stat().st_size < 200:
             continue
         with path.open("rb") as file:
             start = file.read(1024)
-            if start[128:132] != b"DICM":
-                continue
-            file.seek(part10.dataset_offset(start))
-            yield hashlib.file_digest(file, "sha256").hexdigest()
+            if start[128:132] == b"DICM":
+                seen.add(path)
+                file.seek(part10.dataset_offset(start))
+                yield hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _of_plain(folder: Path) -> Iterator[str]:
+def _of_ours(folder: Path, seen: set[Path]) -> Iterator[str]:
+    return _of_part10(folder / "store" / "instances", seen)
+
+
+def _of_orthanc(folder: Path, seen: set[Path]) -> Iterator[str]:
+    return _of_part10(folder / "db", seen)
+
+
+def _of_plain(folder: Path, seen: set[Path]) -> Iterator[str]:
     for path in folder.iterdir():
-        with path.open("rb") as file:
-            yield hashlib.file_digest(file, "sha256").hexdigest()
+        if path not in seen:
+            seen.add(path)
+            with path.open("rb") as file:
+                yield hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def _running(
-    name: str, folder: Path, port: int, command: list[str], stored: Callable[[Path], Iterator[str]]
+    name: str, folder: Path, port: int, command: list[str], stored: Callable[[Path, set[Path]], Iterator[str]]
 ) -> Iterator[Receiver]:
     environment = os.environ | {"TCP_NODELAY": "1"}
     process = subprocess.Popen(
@@ -112,7 +132,7 @@ def isocenter(folder: Path, *, fsync: bool) -> Iterator[Receiver]:
     folder.mkdir(parents=True)
     port = free_port()
     command = [sys.executable, "-m", "tests.ingest.door_process", str(folder), str(port), f"fsync={str(fsync).lower()}"]
-    with _running("isocenter", folder, port, command, lambda at: _of_part10(at / "store" / "instances")) as made:
+    with _running("isocenter", folder, port, command, _of_ours) as made:
         yield made
 
 
@@ -153,5 +173,5 @@ def orthanc(folder: Path, *, fsync: bool) -> Iterator[Receiver]:
         )
     )  # fmt: skip
     binary = shutil.which("Orthanc", path=f"{os.environ['PATH']}:/usr/sbin") or "Orthanc"
-    with _running("orthanc", folder, port, [binary, str(settings)], lambda at: _of_part10(at / "db")) as made:
+    with _running("orthanc", folder, port, [binary, str(settings)], _of_orthanc) as made:
         yield made
