@@ -12,6 +12,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from router import document
+from router.domain.disk import GIGABYTE, Marks
 from router.errors import WrongSettings
 
 
@@ -99,8 +100,26 @@ class Storage(Section):
     """Where received and produced objects lie, and how full the disk may become."""
 
     path: Path = Field(Path("store"), description="Folder of the objects; relative to this file")
+    purge_free_gb: float = Field(
+        5.0, ge=0, description="Below this much free space the oldest delivered and committed pixels go"
+    )
     refuse_free_gb: float = Field(2.0, ge=0, description="Below this much free space C-STORE answers A700")
     reject_free_gb: float = Field(1.0, ge=0, description="Below this much free space associations are rejected")
+
+    @model_validator(mode="after")
+    def _marks_are_in_order(self) -> "Storage":
+        if not self.purge_free_gb >= self.refuse_free_gb >= self.reject_free_gb:
+            raise ValueError("purge_free_gb must not be below refuse_free_gb, nor that below reject_free_gb")
+        return self
+
+    @property
+    def marks(self) -> Marks:
+        """The three marks of the disk, in bytes."""
+        return Marks(
+            purge_at=round(self.purge_free_gb * GIGABYTE),
+            refuse_at=round(self.refuse_free_gb * GIGABYTE),
+            reject_at=round(self.reject_free_gb * GIGABYTE),
+        )
 
 
 class Database(Section):

@@ -14,11 +14,10 @@ from router import rulebook
 from router.config import Settings
 from router.db import revisions
 from router.db.engine import reading
+from router.domain.disk import Mark
 from router.ingest.status import Rejection
 from router.rulebook import Source
 from router.store import Store
-
-GIGABYTE = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +96,7 @@ class Admission:
             elif named:
                 reason = "known AE title, unknown address"
             return Refusal(rejection=Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED, reason=reason)
-        if self.store.free_bytes() < self.settings.storage.reject_free_gb * GIGABYTE:
+        if self.settings.storage.marks.reached(self.store.free_bytes()) >= Mark.REJECT:
             return Refusal(rejection=Rejection.TEMPORARY_CONGESTION, reason="the store's disk is full")
         return self._take_slot(known)
 

@@ -20,6 +20,7 @@ from router.config import Settings
 from router.db import instances
 from router.db.engine import now, reading, writing
 from router.db.versions import Arrival
+from router.domain.disk import Mark
 from router.ingest import again, headers, part10
 from router.ingest.again import Outcome, Verdict
 from router.ingest.digest import identity_digest
@@ -31,7 +32,6 @@ from router.store import Part, Store, write_all
 
 log = structlog.get_logger()
 
-GIGABYTE = 1 << 30
 LONGEST_UID = 128
 """Twice what PS3.5 9.1 allows: a value's form is no reason to refuse, but an index key has an end."""
 
@@ -73,6 +73,7 @@ class Receiver:
 
     def __init__(self, settings: Settings, store: Store, engine: Engine) -> None:
         self.settings = settings
+        self.marks = settings.storage.marks
         self.store = store
         self.engine = engine
         self.new = Index(engine)
@@ -84,7 +85,7 @@ class Receiver:
         """
         _check_uid(command.sop_instance_uid)
         _check_uid(command.sop_class_uid)
-        if self.store.free_bytes() < self.settings.storage.refuse_free_gb * GIGABYTE:
+        if self.marks.reached(self.store.free_bytes()) >= Mark.REFUSE:
             raise Refused(
                 StoreStatus.OUT_OF_RESOURCES, "the store's disk is full", remedy="Free space, or lower refuse_free_gb"
             )

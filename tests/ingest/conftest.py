@@ -96,7 +96,7 @@ def listening(folder: Path, **listener_settings: Any) -> Iterator[Door]:
     node = make_node(
         folder,
         listener={"host": "127.0.0.1", "port": port, **listener_settings},
-        storage={"path": folder / "store", "refuse_free_gb": 0, "reject_free_gb": 0, **storage},
+        storage={"path": folder / "store", "purge_free_gb": 0, "refuse_free_gb": 0, "reject_free_gb": 0, **storage},
         **sections,
     )
     door = Door(node=node, port=port)

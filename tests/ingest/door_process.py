@@ -38,7 +38,7 @@ def main() -> None:
     node = make_node(
         Path(folder),
         listener={"host": "127.0.0.1", "port": int(port), **values},
-        storage={"path": Path(folder) / "store", "refuse_free_gb": 0.01, "reject_free_gb": 0.01},
+        storage={"path": Path(folder) / "store", "purge_free_gb": 0.01, "refuse_free_gb": 0.01, "reject_free_gb": 0.01},
     )
     with writing(node.engine) as connection:
         revisions.add(connection, revisions.Kind.SOURCES, [{"ae_title": "SENDER", "addresses": ["any"]}], author="test")

@@ -127,7 +127,7 @@ def test_slots_are_limited_in_all_and_per_ae_and_free_at_once(tmp_path: Path) ->
 
 
 def test_a_full_disk_rejects_for_a_while(tmp_path: Path) -> None:
-    with listening(tmp_path, storage={"reject_free_gb": 1e6}) as door:
+    with listening(tmp_path, storage={"purge_free_gb": 1e6, "refuse_free_gb": 1e6, "reject_free_gb": 1e6}) as door:
         assert rejection_of(door) == why(Rejection.TEMPORARY_CONGESTION)
 
 

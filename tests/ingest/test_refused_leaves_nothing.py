@@ -87,7 +87,7 @@ def test_the_association_goes_on_after_a_refusal(door: Door) -> None:
 
 
 def test_a_disk_below_its_mark_is_out_of_resources_but_answers_echo(tmp_path: Path) -> None:
-    with listening(tmp_path, storage={"refuse_free_gb": 1e6}) as door:
+    with listening(tmp_path, storage={"purge_free_gb": 1e6, "refuse_free_gb": 1e6}) as door:
         with association(door, slice_of()) as made:
             answer = made.send_c_store(slice_of())
             assert answer.Status == StoreStatus.OUT_OF_RESOURCES
@@ -121,10 +121,10 @@ def test_an_index_that_cannot_be_written_is_out_of_resources(door: Door) -> None
     with association(door, slice_of()) as made:
         assert made.send_c_store(slice_of(number=1)).Status == StoreStatus.SUCCESS
         with writing(door.node.engine) as connection:
-            connection.exec_driver_sql("ALTER TABLE series RENAME TO gone")
+            connection.exec_driver_sql("ALTER TABLE instance RENAME TO gone")
         assert made.send_c_store(slice_of(number=2)).Status == StoreStatus.OUT_OF_RESOURCES
         with writing(door.node.engine) as connection:
-            connection.exec_driver_sql("ALTER TABLE gone RENAME TO series")
+            connection.exec_driver_sql("ALTER TABLE gone RENAME TO instance")
         assert len(door.files()) == 1
         assert made.send_c_store(slice_of(number=3)).Status == StoreStatus.SUCCESS
 
