@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from router.db import decisions, instances, jobs, results, revisions, studies
+from router.db import decisions, filing, instances, jobs, results, revisions, studies
 from router.db.engine import now, reading, writing
 from router.db.tables import study
 from router.destinations import Profile
@@ -87,7 +87,7 @@ def test_sending_the_same_study_ten_times_makes_no_new_generation_and_no_new_job
     for _ in range(10):
         site.receive()
         with writing(site.node.engine) as connection:  # the door may touch the study again
-            instances._touch(connection, first)
+            filing.file(connection, first)
         site.decide()
         assert site.study().state is StudyState.COMPLETE
     assert site.study().generation == 1
