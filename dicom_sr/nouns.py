@@ -150,6 +150,17 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """A finding on one slice: a point, or a line through several, (L, P, S) in mm; closed when it ends as it began."""
+
+    points: tuple[tuple[float, float, float], ...]
+
+    def __post_init__(self) -> None:
+        if not self.points or not np.isfinite(np.array(self.points)).all():
+            raise ValueError("a region is at least one finite point")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeasurementGroup:
     """What was measured on one finding (TID 1411 when `segment_number` names a segment, else a finding without one)."""
 
@@ -162,6 +173,14 @@ class MeasurementGroup:
     evaluations: tuple[Evaluation, ...] = ()
     box: Box | None = None
     """Where the finding lies when it was detected rather than delineated."""
+    region: Region | None = None
+    """Where a planar finding lies (TID 1410)."""
+
+    def __post_init__(self) -> None:
+        if sum(place is not None for place in (self.segment_number, self.box, self.region)) > 1:
+            raise ImpossibleFindings(
+                f"group {self.label} lies in several places", remedy="Give a segment, a box or a region, not several"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

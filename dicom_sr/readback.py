@@ -3,6 +3,7 @@
 Frames are placed by their own position and orientation, never by what they claim to be derived from.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from dicom_sr.checks import masks
 from dicom_sr.checks.fault import code_of, items, numbers, text
 from dicom_sr.checks.seen import Seen
 from dicom_sr.checks.segmentation import planes_of
-from dicom_sr.nouns import Algorithm, Code, Findings, LabelMap, Segment
+from dicom_sr.nouns import Acquisition, Algorithm, Code, Findings, LabelMap, Segment, Volume
 from dicom_sr.problem import Problem
 from dicom_sr.source import SourceSeries
 
@@ -55,6 +56,13 @@ def findings(dataset: Dataset, source: SourceSeries) -> Findings:
             number = renumbered.get(identified or 0)
             if number is not None:
                 layer[plane][values == value] = number
+    return _findings(dataset, layer, described, renumbered)
+
+
+def _findings(
+    dataset: Dataset, layer: LabelMap, described: Sequence[Dataset], renumbered: Mapping[int, int]
+) -> Findings:
+    """The label map with only the segments that it shows, numbered without gaps."""
     present = [number for number in renumbered.values() if (layer == number).any()]
     last = np.zeros(SHOWN + 1, np.uint8)
     last[present] = np.arange(1, len(present) + 1)
@@ -65,6 +73,53 @@ def findings(dataset: Dataset, source: SourceSeries) -> Findings:
         ),
         labels=last[layer],
         segments=tuple(segment(described[old - 1], new) for new, old in enumerate(present, start=1)),
+    )
+
+
+def alone(dataset: Dataset) -> tuple[Volume, Findings]:
+    """A SEG without its source: its frames as grey slices of their own, each under the segments that lie on it.
+
+    Frames are gathered by their position, or by their order where they say none.
+
+    Raises:  NotOnItsSource, for pixels that are shorter than the header says
+    """
+    seen = Seen(dataset, "SEG", dataset.get("PixelData") or b"")
+    values, by_value = stored(seen), text(dataset, "SegmentationType") == "LABELMAP"
+    described = [item for item in items(dataset, "SegmentSequence") if item.get("SegmentNumber")][:SHOWN]
+    renumbered = {int(item.SegmentNumber): number for number, item in enumerate(described, start=1)}
+    keys = [(frame.position, frame.tile) for frame in seen.frames] or [((), (index,)) for index in range(len(values))]
+    places = {key: place for place, key in enumerate(sorted(set(keys), key=lambda key: (key[0][::-1], key[1])))}
+    layer: LabelMap = np.zeros((len(places), *masks.shape(seen)[1:]), np.uint8)
+    for index, plane in enumerate(values):
+        slice_ = layer[places[keys[index]]]
+        for value in (int(one) for one in np.unique(plane) if one):
+            own = value if by_value else number_of(seen, index, len(values))
+            number = renumbered.get(own or 0)
+            if number is not None:
+                slice_[plane == value] = number
+    return _empty(seen, layer.shape), _findings(dataset, layer, described, renumbered)
+
+
+def number_of(seen: Seen, index: int, frames: int) -> int | None:
+    """The segment of a frame; tiles that are not described come segment by segment (PS3.3 C.7.6.17.3, TILED_FULL)."""
+    if seen.frames:
+        return seen.frames[index].number
+    numbers_ = [item.get("SegmentNumber") for item in items(seen.dataset, "SegmentSequence")]
+    return numbers_[min(index * len(numbers_) // frames, len(numbers_) - 1)] if numbers_ else None
+
+
+def _empty(seen: Seen, shape: tuple[int, ...]) -> Volume:
+    """Nothing but the grid: what a SEG has of its source."""
+    measures = [
+        part
+        for group in (*seen.shared, *(seen.groups[0] if seen.groups else ()))
+        for part in items(group.dataset, "PixelMeasuresSequence")
+    ]
+    spacing = (numbers(measures[0], "PixelSpacing") if measures else ()) or (1.0, 1.0)
+    return Volume(
+        array=np.zeros(shape, np.int16),
+        affine=np.diag([1.0, spacing[0], spacing[1], 1.0]),
+        acquisition=Acquisition(modality="SEG", series_instance_uid=text(seen.dataset, "SeriesInstanceUID")),
     )
 
 

@@ -66,10 +66,12 @@ def unit(measurement: Measurement) -> str:
     return {"[hnsf'U]": "HU"}.get(measurement.unit.value, measurement.unit.value)
 
 
-def contact_sheet(volume: Volume, findings: Findings, *, columns: int = 4, rows: int = 3, title: str = "") -> bytes:
+def contact_sheet(
+    volume: Volume, findings: Findings, *, columns: int = 4, rows: int = 3, title: str = "", ours: bool = True
+) -> bytes:
     """A PNG of slices spread over the findings, the segments coloured and outlined, with a legend.
 
-    `title` names the pipeline; "AI ... RESEARCH USE" is always drawn, patient text never.
+    `title` names the pipeline; "AI ... RESEARCH USE" is always drawn on what is ours, patient text never.
     """
     chosen = slices(findings, volume.array.shape[0], columns * rows)
     low, high = window(volume)
@@ -80,7 +82,8 @@ def contact_sheet(volume: Volume, findings: Findings, *, columns: int = 4, rows:
     sheet = Image.new("RGB", (columns * width, lines * height + 28 + 18 * len(legend) + 8), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     algorithm = findings.algorithm
-    head = f"AI {title or algorithm.name} {algorithm.version}   RESEARCH USE ONLY"
+    head = f"{title or algorithm.name} {algorithm.version}"
+    head = f"AI {head}   RESEARCH USE ONLY" if ours else head
     draw.text((8, 6), head, fill=(255, 210, 90), font=ImageFont.load_default(14))
     for place, picture in enumerate(tiles):
         sheet.paste(picture, (place % columns * width, 28 + place // columns * height))
@@ -127,6 +130,8 @@ def window(volume: Volume) -> tuple[float, float]:
     """Lowest and highest value that is shown."""
     if volume.acquisition.modality == "CT":
         return WINDOW_CENTER - WINDOW_WIDTH / 2, WINDOW_CENTER + WINDOW_WIDTH / 2
+    if volume.acquisition.modality == "SEG":
+        return 0.0, 1.0
     low, high = np.percentile(volume.array[:: max(1, len(volume.array) // 16)], (1, 99))
     return float(low), float(max(high, low + 1))
 

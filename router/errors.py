@@ -20,7 +20,7 @@
     │   ├── NothingToSend: no DICOM file lies where it was looked for
     │   └── NotAccepted: the receiver refused at least one instance
     ├── cli.show
-    │   └── NotASegmentation: the file holds no segmentation
+    │   └── NotShowable: the file is no segmentation and no report
     ├── compose
     │   └── UnknownRole: there is no such role
     ├── db.accounts

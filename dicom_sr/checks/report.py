@@ -13,7 +13,7 @@ from pydicom.sr._concepts_dict import concepts
 from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage, SegmentationStorage
 
 from dicom_sr import codes
-from dicom_sr.checks import recomputed
+from dicom_sr.checks import places, recomputed
 from dicom_sr.checks.fault import Fault, code_of, expect, items, numbers, same, text
 from dicom_sr.checks.seen import VALUES, Around, Item, Seen
 from dicom_sr.checks.segmentation import contradicts
@@ -274,15 +274,20 @@ def says(seen: Seen, order: Order, segs: Sequence[Seen]) -> Iterator[Fault]:
         return
     for found, group in zip(groups, findings.groups, strict=True):
         yield from _same_group(found, group)
-        if group.box is not None:
+        on_slice = [item for item in found.all() if item.value_type == "SCOORD"]
+        if group.box is not None and not on_slice:
             yield from _same_box(found, group.box, frame_of_reference(order))
-        template = "1411" if (group.segment_number is not None and segs) or group.box is not None else "1501"
+        wanted_lines = places.wanted(order, group, len(on_slice))
+        yield from places.drawn(found.place, on_slice, wanted_lines, order)
+        segmented = bool(segs) and group.segment_number is not None and not on_slice
+        template = "1411" if segmented or (group.box is not None and not on_slice) else None
         identified = [text(item, "TemplateIdentifier") for item in items(found.dataset, "ContentTemplateSequence")]
-        yield from expect(found.place, "ContentTemplateSequence", identified, [template])
+        if template or identified not in (["1410"], ["1501"]):
+            yield from expect(found.place, "ContentTemplateSequence", identified, [template or "1501"])
         if group.segment_number is not None:
-            yield from _same_segment(found, group, segs)
+            yield from _same_segment(found, group, segs, pointing=segmented)
             series = order.source.acquisition.series_instance_uid
-            if segs:
+            if segmented:
                 yield from expect(found.place, "SourceSeries", found.words("source_series_for_segmentation"), [series])
             yield from _same_volume(found, findings.voxels[group.segment_number] * voxel_ml(order.source))
     stated = [child.words_of for part in root.of("qualitative_evaluations") for child in part.children]
@@ -362,13 +367,14 @@ def _equal(found: Number, wanted: Number) -> bool:
     return found[0] == wanted[0] and found[2] == wanted[2] and close
 
 
-def _same_segment(found: Item, group: MeasurementGroup, segs: Sequence[Seen]) -> Iterator[Fault]:
+def _same_segment(found: Item, group: MeasurementGroup, segs: Sequence[Seen], *, pointing: bool) -> Iterator[Fault]:
     """The group points at its own segment, under the tracking UID that the segment bears."""
     for seg in (one.dataset for one in segs):
         numbered = {s.get("SegmentNumber"): s for s in items(seg, "SegmentSequence")}
         pointed = [r for item in found.of("referenced_segment") for r in items(item.dataset, "ReferencedSOPSequence")]
         wanted = [(text(seg, "SOPInstanceUID"), group.segment_number)]
-        if [(text(r, "ReferencedSOPInstanceUID"), r.get("ReferencedSegmentNumber")) for r in pointed] != wanted:
+        found_there = [(text(r, "ReferencedSOPInstanceUID"), r.get("ReferencedSegmentNumber")) for r in pointed]
+        if pointing and found_there != wanted:
             yield Fault(found.place, f"does not point at segment {group.segment_number} of the SEG")
         segment = numbered.get(group.segment_number)
         if segment is not None and found.words("tracking_unique_identifier") != [text(segment, "TrackingUID")]:

@@ -61,6 +61,8 @@ class FrameOf:
     position: tuple[float, ...]
     orientation: tuple[float, ...]
     sources: tuple[Reference, ...]
+    tile: tuple[float, ...]
+    """Row and column of a tile's corner in its whole slide, () elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,6 +172,7 @@ class Seen:
                     position=get("position", ()),
                     orientation=get("orientation", ()),
                     sources=get("sources", ()),
+                    tile=get("tile", ()),
                 )
             )
         return tuple(made)
@@ -304,6 +307,9 @@ def _said(group: Dataset) -> dict[str, Any]:
         said["position"] = numbers(placed, "ImagePositionPatient")
     for turned in items(group, "PlaneOrientationSequence")[:1]:
         said["orientation"] = numbers(turned, "ImageOrientationPatient")
+    for tiled in items(group, "PlanePositionSlideSequence")[:1]:
+        named = ("RowPositionInTotalImagePixelMatrix", "ColumnPositionInTotalImagePixelMatrix")
+        said["tile"] = tuple(number for name in named for number in numbers(tiled, name))
     derived = items(group, "DerivationImageSequence")
     if derived:
         said["sources"] = tuple(

@@ -10,11 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Protocol
+from typing import Literal, Protocol
 
 from dicom_sr.nouns import Findings
 from dicom_sr.problem import Problem
 from dicom_sr.source import SourceSeries
+
+SRClass = Literal["comprehensive3d", "comprehensive", "enhanced"]
+Tracking = Literal["plain", "cornerstone"]
 
 
 class UnknownKind(Problem):
@@ -50,6 +53,10 @@ class Order:
     research: bool
     completeness: str
     """How it was known that the series was complete, in a sentence for the report."""
+    sr: SRClass = "comprehensive3d"
+    """Class of SR that the destination takes; in the two-dimensional ones a box is drawn on its nearest slice."""
+    tracking: Tracking = "plain"
+    """`cornerstone`: measured segments are outlines that OHIF draws and takes over as its own annotations."""
     companions: tuple[Built, ...] = ()
     """Objects of this result set that were built before this one; an SR references them."""
 

@@ -1,32 +1,44 @@
-"""Result kind `measurement_report`: a Comprehensive 3D SR, TID 1500, that says all that the findings say.
+"""Result kind `measurement_report`: an SR, TID 1500, of the class that the order names, that says all findings.
 
-Measured segments are TID 1411 groups on the SEG of the same result set, or TID 1501 groups where it has none. A
+Measured segments are TID 1411 groups on the SEG of the same result set, or TID 1501 groups where it has none; for
+viewers that draw nothing else they are TID 1501 groups with the segment's outline on its fullest slice at every number.
+Boxes are TID 1411 groups, or rectangles on the nearest slice (TID 1410) where the class has no SCOORD3D; regions are
+TID 1410 groups. A
 withheld number is a coded "not attempted" with its reason beside it. What was looked for and not found, and what a
 reader must know of the whole (intended use, completeness, remarks), stands under Qualitative Evaluations. There is no
-image library: the evidence names every image. UIDs of an order used here: "measurement_report",
-"measurement_report.series", "tracking" with the segment's number, "finding" with a running one.
+image library but of the slices that are drawn on: the evidence names every image. UIDs of an order used here:
+"measurement_report", "measurement_report.series", "tracking" with the segment's number, "finding" with a running one.
 
-Source:  PS3.3 A.35.13, C.17; PS3.16 TID 1500, 1411, 1419, 1501, 300, 1204, 1001, 4019
+Source:  PS3.3 A.35.2, A.35.3, A.35.13, C.17; PS3.16 TID 1500, 1410, 1411, 1419, 1501, 300, 320, 1204, 1001, 1600, 4019
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
-from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
+from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage, SegmentationStorage
 
-from dicom_sr import codes
+from dicom_sr import codes, outline
 from dicom_sr.elements import Elements, code, elements
 from dicom_sr.header import MANUFACTURER, REQUEST, device, written
 from dicom_sr.kinds import Built, Order
 from dicom_sr.nouns import Box, Code, Evaluation, Measurement, MeasurementGroup, NotFound
-from dicom_sr.references import evidence, frame_of_reference, tracking
+from dicom_sr.references import evidence, frame_of_reference, instance, tracking
 from dicom_sr.script import Script
 
 KIND = "measurement_report"
 
 RESEARCH_USE = "For research use only. Not for clinical diagnosis; no person has verified these results."
 PRODUCT_USE = "Made by an algorithm; no person has verified these results."
+
+SOP_CLASSES = {
+    "comprehensive3d": Comprehensive3DSRStorage,
+    "comprehensive": ComprehensiveSRStorage,
+    "enhanced": EnhancedSRStorage,
+}
+
+CORNERSTONE = "Cornerstone3DTools@^0.1.0:"
+"""OHIF makes its own annotation of a group whose tracking identifier begins so and goes on with the tool's name."""
 
 PROCEDURES = {
     "CT": "ct_unspecified_body_region",
@@ -45,7 +57,33 @@ def build(order: Order) -> Built | None:
         writer = Writer(order=order, script=script)
         return document(order, script) | writer.root(), own_codes(order)
 
-    return written(order, kind=KIND, sop_class_uid=Comprehensive3DSRStorage, modality="SR", content=content)
+    return written(order, kind=KIND, sop_class_uid=SOP_CLASSES[order.sr], modality="SR", content=content)
+
+
+def drawn(order: Order, group: MeasurementGroup) -> outline.Drawn | None:
+    """What is drawn of this group on a slice, None where it is said otherwise or lies nowhere.
+
+    Raises:  NotOnASlice
+    """
+    if group.region is not None:
+        return outline.of_region(group.region, order.source)
+    if group.box is not None and (order.sr != "comprehensive3d" or order.tracking == "cornerstone"):
+        return outline.of_box(group.box, order.source)
+    if group.segment_number is not None and order.tracking == "cornerstone":
+        return outline.of_segment(order.findings, group.segment_number)
+    return None
+
+
+def template(order: Order, group: MeasurementGroup) -> str:
+    """The template of this group: 1411 on a segment of the set's SEG or in a box, 1410 on a slice, else 1501.
+
+    Cornerstone takes over a number that has its own line (TID 1501 with TID 320), and a region without one.
+    """
+    numbered = any(measurement.value is not None for measurement in group.measurements)
+    if drawn(order, group) is not None:
+        return "1501" if order.tracking == "cornerstone" and numbered else "1410"
+    seg = any(built.sop_class_uid == SegmentationStorage for built in order.companions)
+    return "1411" if (group.segment_number is not None and seg) or group.box is not None else "1501"
 
 
 def document(order: Order, script: Script) -> Elements:
@@ -105,7 +143,17 @@ class Writer:
     def root(self) -> Elements:
         """The whole content tree: TID 1500."""
         title = codes.find("imaging_measurement_report")
-        return self._container(title, "1500", [*self._context(), self._measurements(), self._statements()], "SEPARATE")
+        content = [*self._context(), *self._library(), self._measurements(), self._statements()]
+        return self._container(title, "1500", content, "SEPARATE")
+
+    def _library(self) -> Iterator[Elements]:
+        """Image Library: the slices that are drawn on, and only they (TID 1600)."""
+        order = self.order
+        on = {line.plane for group in order.findings.groups if (line := drawn(order, group)) is not None}
+        images = [self._image("CONTAINS", None, plane) for plane in sorted(on)]
+        if images:
+            listed = self._container(codes.find("image_library_group"), None, images, "CONTINUOUS", "CONTAINS")
+            yield self._container(codes.find("image_library"), "1600", [listed], "CONTINUOUS", "CONTAINS")
 
     def _context(self) -> Iterator[Elements]:
         """Language, who observed, and what procedure is reported on."""
@@ -147,25 +195,41 @@ class Writer:
         ]
 
     def _group(self, number: int, group: MeasurementGroup) -> Elements:
-        """TID 1411 on a segment of the SEG or in a box; TID 1501 where the set holds no SEG or the group no place."""
+        """One measurement group, by the template that fits what it lies on."""
         order, segment = self.order, group.segment_number
+        kind, line = template(order, group), drawn(order, group)
         seg = next((built for built in order.companions if built.sop_class_uid == SegmentationStorage), None)
         name, uid = tracking(order, segment) if segment else (group.label, order.uid("finding", number))
+        tool = {"POINT": "Probe", "POLYLINE": "PlanarFreehandROI"}[line.graphic_type] if line else ""
         category = [s.category for s in order.findings.segments if s.number == segment]
+        volumetric = kind == "1411"
+        at_numbers = line if kind == "1501" else None
         content = [
-            *self._tracked(name, uid),
-            *(self._code("CONTAINS", "finding_category", found) for found in category if seg),
+            *self._tracked(CORNERSTONE + tool if order.tracking == "cornerstone" and line else name, uid),
+            *(self._code("CONTAINS", "finding_category", found) for found in category if volumetric),
             self._code("CONTAINS", "finding", group.finding),
             self._site(group.site, group.laterality),
-            *(self._segment(seg, segment) if seg and segment else ()),
-            *(self._surface(group.box) if group.box else ()),
-            *(self._made_from() if (seg and segment) or group.box else ()),
-            *(self._number(measurement) for measurement in group.measurements),
+            *(self._segment(seg, segment) if seg and segment and volumetric else ()),
+            *(self._surface(group.box) if group.box and volumetric else ()),
+            *([self._line("CONTAINS", "image_region", line)] if line and kind == "1410" else ()),
+            *(self._made_from() if volumetric else ()),
+            *(self._number(measurement, at_numbers) for measurement in group.measurements),
             *(self._evaluation(evaluation) for evaluation in group.evaluations),
+            *([self._text("CONTAINS", "comment", name)] if order.tracking == "cornerstone" and line else ()),
             *self._words(group.measurements),
         ]
-        template = "1411" if (seg and segment) or group.box else "1501"
-        return self._container(codes.find("measurement_group"), template, content, "CONTINUOUS", "CONTAINS")
+        return self._container(codes.find("measurement_group"), kind, content, "CONTINUOUS", "CONTAINS")
+
+    def _line(self, relationship: str, name: str, line: outline.Drawn) -> Elements:
+        """SCOORD: what is drawn, on which slice (TID 320)."""
+        image = self._image("SELECTED FROM", "source_image_of_region", line.plane)
+        return self._item(relationship, "SCOORD", codes.find(name), [image]) | elements(
+            GraphicType=line.graphic_type, GraphicData=[float(value) for value in line.points.ravel()]
+        )
+
+    def _image(self, relationship: str, name: str | None, plane: int) -> Elements:
+        reference = elements(ReferencedSOPSequence=[instance(self.order.source.planes[plane], frame=True)])
+        return self._item(relationship, "IMAGE", codes.find(name) if name else None) | reference
 
     def _missing(self, missing: NotFound) -> tuple[Elements, Elements]:
         """A negative result: the outcome, of which structure, and why.
@@ -213,7 +277,7 @@ class Writer:
         series = self.order.source.acquisition.series_instance_uid
         yield self._uid("CONTAINS", "source_series_for_segmentation", series)
 
-    def _number(self, measurement: Measurement) -> Elements:
+    def _number(self, measurement: Measurement, line: outline.Drawn | None = None) -> Elements:
         """A NUM; a withheld one is a CODE instead (CID 42), since readers fail on a NUM without value."""
         if measurement.value is None:
             return self._answer("CONTAINS", measurement.name, codes.find("measurement_not_attempted"))
@@ -228,7 +292,8 @@ class Writer:
         derived = (
             [self._code("HAS CONCEPT MOD", "derivation", measurement.derivation)] if measurement.derivation else []
         )
-        return self._item("CONTAINS", "NUM", measurement.name, [*meaning, *derived]) | elements(
+        measured_on = [self._line("INFERRED FROM", "source_of_measurement", line)] if line else []
+        return self._item("CONTAINS", "NUM", measurement.name, [*meaning, *derived, *measured_on]) | elements(
             MeasuredValueSequence=[measured]
         )
 
@@ -274,11 +339,12 @@ class Writer:
         return self._item(relationship, "UIDREF", codes.find(name)) | elements(UID=value)
 
     def _item(
-        self, relationship: str | None, value_type: str, name: Code, content: Iterable[Elements] = ()
+        self, relationship: str | None, value_type: str, name: Code | None, content: Iterable[Elements] = ()
     ) -> Elements:
         parts = list(content)
         return (
-            elements(ValueType=value_type, ConceptNameCodeSequence=[code(name, self.script)])
+            elements(ValueType=value_type)
+            | (elements(ConceptNameCodeSequence=[code(name, self.script)]) if name else {})
             | (elements(RelationshipType=relationship) if relationship else {})
             | (elements(ContentSequence=parts) if parts else {})
         )

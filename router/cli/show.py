@@ -1,42 +1,86 @@
-"""`isocenter show`: a SEG as a picture on its source."""
+"""`isocenter show`: any SEG as a table, any SR as a tree, by whomever; a SEG also as a picture."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydicom import dcmread
+from pydicom import Dataset, config, dcmread
 from pydicom.errors import InvalidDicomError
+from rich.table import Table
+from rich.tree import Tree
 
 from dicom_sr.problem import Problem
 from router.cli import app
-from router.cli._common import answer
+from router.cli._common import AsJson, answer, print_json, talk
 
 
-class NotASegmentation(Problem):
-    """The file holds no segmentation."""
+class NotShowable(Problem):
+    """The file is no segmentation and no report."""
 
 
 @app.command(epilog="Example: isocenter show results/segmentation.dcm --source study/ --png overlay.png")
 def show(
-    file: Annotated[Path, typer.Argument(help="A BINARY SEG, of ours or by others")],
-    source: Annotated[Path, typer.Option(help="Folder of the image series that it was made from")],
-    png: Annotated[Path, typer.Option(help="Where to write the contact sheet")],
+    file: Annotated[Path, typer.Argument(help="A SEG or an SR, of ours or by others")],
+    source: Annotated[Path | None, typer.Option(help="Folder of the image series that a SEG was made from")] = None,
+    png: Annotated[Path | None, typer.Option(help="Where to write a contact sheet of a SEG")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Draw a contact sheet: slices spread over the segments, coloured and outlined, with a legend."""
+    """Print the segments of a SEG or the content of an SR; with --png draw a SEG's slices, on its source if given."""
+    from dicom_sr import told
+
+    config.settings.reading_validation_mode = config.IGNORE
+    try:
+        dataset = dcmread(file)
+    except (OSError, InvalidDicomError, EOFError) as error:
+        raise NotShowable(f"{file} cannot be read as DICOM", remedy="Name a DICOM SEG or SR file") from error
+    if "SegmentSequence" in dataset:
+        rows = told.segments(dataset)
+        if as_json:
+            print_json(rows)
+        else:
+            table = Table(*(column.replace("_", " ") for column in told.COLUMNS), title=told.title(dataset))
+            for row in rows:
+                table.add_row(*("" if row[column] is None else str(row[column]) for column in told.COLUMNS))
+            answer.print(table)
+        if png is not None:
+            png.write_bytes(_picture(dataset, source))
+            answer.print(str(png), markup=False, soft_wrap=True)
+    elif "ContentSequence" in dataset:
+        lines = list(told.content(dataset))
+        if as_json:
+            print_json([{"depth": line.depth, "name": line.name, "value": line.value} for line in lines])
+            return
+        trunk = Tree(told.title(dataset), highlight=False)
+        nodes = [trunk]
+        for line in lines:
+            del nodes[line.depth + 1 :]
+            words = f"{line.name}: {line.value}" if line.value else line.name
+            nodes.append(nodes[-1].add(words.replace("[", r"\[")))
+        answer.print(trunk)
+        if png is not None:
+            talk.print("A report has no picture; name its SEG for one", markup=False)
+    else:
+        raise NotShowable(
+            f"{file} is {dataset.get('Modality') or 'no DICOM object'}, neither a SEG nor an SR",
+            remedy="Name a DICOM SEG or SR file",
+        )
+
+
+def _picture(dataset: Dataset, source: Path | None) -> bytes:
+    """A contact sheet of the SEG's slices, on its source or alone.
+
+    Raises:  Problem
+    """
     from dicom_sr import pixels, readback
     from dicom_sr import show as pictures
     from dicom_sr import source as images
+    from dicom_sr.header import is_ours
     from router.cli.run import series_below
 
-    try:
-        dataset = dcmread(file)
-    except (OSError, InvalidDicomError) as error:
-        raise NotASegmentation(f"{file} cannot be read as DICOM", remedy="Name a DICOM SEG file") from error
-    if dataset.get("Modality") != "SEG":
-        raise NotASegmentation(f"{file} is {dataset.get('Modality')}, not a SEG", remedy="Name a DICOM SEG file")
+    if source is None:
+        return pictures.contact_sheet(*readback.alone(dataset), ours=is_ours(dataset))
     wanted = {item.SeriesInstanceUID for item in dataset.get("ReferencedSeriesSequence", [])}
     below = series_below(source)
     series = images.read(next((files for uid, files in below.items() if uid in wanted), next(iter(below.values()))))
     found = readback.findings(dataset, series)
-    png.write_bytes(pictures.contact_sheet(pixels.load(series), found))
-    answer.print(str(png), markup=False, soft_wrap=True)
+    return pictures.contact_sheet(pixels.load(series), found, ours=is_ours(dataset))

@@ -1,13 +1,18 @@
 """Results for people: true numbers, true colours in the true place, and no patient."""
 
+import json
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
+import pydicom
 from PIL import Image
 
-from dicom_sr import pixels, show
+from dicom_sr import pixels, readback, show, told
 from dicom_sr.kinds import Order
 from tests.objects import conftest as make
+from tests.objects.test_gate import built
+from tests.servers import isocenter
 
 
 def test_the_table_has_every_measurement_with_its_reason_or_remark(chest: Order):
@@ -52,3 +57,37 @@ def test_a_sheet_of_nothing_found_is_a_sheet_too(chest: Order):
 def test_one_slice_is_shown_once(chest: Order):
     assert show.slices(make.findings_of(None), 1, 12) == [0]
     assert show.slices(chest.findings, 6, 12) == [1, 2, 3, 4, 5]
+
+
+def test_a_segmentation_is_told_as_a_table_and_a_report_as_a_tree(tmp_path: Path, chest: Order):
+    for one in built(chest):
+        (tmp_path / f"{one.kind}.dcm").write_bytes(one.part10)
+    rows = json.loads(isocenter("show", tmp_path / "segmentation.dcm", "--json").stdout)
+    labels = chest.findings.labels
+    assert [(row["label"], row["side"], row["pixels"]) for row in rows] == [
+        ("Left lung", "Left", int((labels == 1).sum())), ("Right lung", "Right", int((labels == 2).sum())),
+    ]  # fmt: skip
+    said = isocenter("show", tmp_path / "measurement_report.dcm").stdout
+    assert "Attenuation Coefficient: -834.5 [hnsf'U]" in said
+    assert "Laterality: Left" in said
+    picture = tmp_path / "sheet.png"
+    isocenter("show", tmp_path / "segmentation.dcm", "--source", tmp_path / "ct", "--png", picture)
+    assert Image.open(BytesIO(picture.read_bytes())).width > 0
+    refused = isocenter("show", tmp_path / "ct" / "000.dcm", check=False)
+    assert refused.returncode == 1
+    assert "neither a SEG nor an SR" in refused.stderr
+
+
+def test_every_object_by_others_is_told_and_drawn(data: Path):
+    seen = 0
+    for path in sorted(data.glob("seg_sr_*/**/*.dcm")):
+        with pydicom.config.disable_value_validation():
+            dataset = pydicom.dcmread(path)
+            if dataset.get("Modality") == "SEG" and dataset.get("NumberOfFrames", 0) < 100:
+                seen += 1
+                assert len(told.segments(dataset)) == len(dataset.SegmentSequence)
+                assert Image.open(BytesIO(show.contact_sheet(*readback.alone(dataset), ours=False))).width > 0, path
+            elif dataset.get("Modality") == "SR":
+                seen += 1
+                assert len(list(told.content(dataset))) > 10
+    assert seen >= 15
