@@ -24,6 +24,7 @@ from dicom_sr.transcode import CannotTranscode, to_implicit
 from router.config import AETitle, Port
 from router.destinations import Context, Destination, Interrupted, Rejected, Unreachable
 from router.domain.delivery import Outgoing, Receipt, Subject, Verdict, judge, name_of
+from router.requestor import steady
 
 MOST_CONTEXTS = 128
 """Presentation contexts that one association can have: odd numbers of one byte (PS3.8 9.3.2.2)."""
@@ -227,6 +228,7 @@ def associated(settings: Settings, contexts: list[PresentationContext], context:
         ae_title=settings.ae_title,
         evt_handlers=[(evt.EVT_CONN_OPEN, lambda event: connected.append(True))],
     )
+    association = steady(association)
     if not association.is_established and not association.rejected_contexts:
         raise refusal(settings, association, connected=bool(connected))
     try:

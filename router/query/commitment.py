@@ -33,6 +33,7 @@ from router.query.elements import Elements, UnreadableError, element, item, read
 from router.query.identifier import tag_of
 from router.query.peers import destination_of
 from router.query.status import CommitmentStatus, FailureReason
+from router.requestor import steady
 
 log = structlog.get_logger()
 
@@ -185,6 +186,7 @@ def _call(node: Node, settings: dicom.Settings, told: Report) -> bool:
         ae_title=settings.ae_title,
         ext_neg=[build_role(StorageCommitmentPushModel, scp_role=True)],
     )
+    association = steady(association)
     if not association.is_established:
         return False
     try:

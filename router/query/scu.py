@@ -31,6 +31,7 @@ from dicom_sr.problem import Problem
 from router.domain.query import KEYS, UNIQUE, Kind, Level, Root
 from router.query.identifier import tag_of
 from router.query.status import FindStatus, RetrieveStatus
+from router.requestor import steady
 
 Keep = Callable[[Dataset, bytes], int]
 """Takes the File Meta Information and the data set's bytes of an object that a C-GET brings; gives a C-STORE status."""
@@ -203,6 +204,7 @@ def _associated(peer: Peer, contexts: list[PresentationContext], **options: Any)
     ae = AE(ae_title=peer.calling_ae_title)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = peer.timeout_s
     association = ae.associate(peer.host, peer.port, contexts=contexts, ae_title=peer.ae_title, **options)
+    association = steady(association)
     if not association.is_established:
         if association.is_rejected:
             raise PeerRefuses(

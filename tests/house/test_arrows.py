@@ -16,11 +16,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "router.db": {"router.db", "router.domain", "dicom_sr.problem"},
     "router.store": {"router.domain", "router.errors", "dicom_sr.problem"},
     "router.destinations": {
-        "router.destinations", "router.domain", "router.config", "router.errors", "router.tls", "dicom_sr",
+        "router.destinations", "router.domain", "router.config", "router.errors", "router.requestor", "router.tls",
+        "dicom_sr",
     },
     "router.query": {
         "router.query", "router.db", "router.domain", "router.store", "router.destinations", "router.config",
-        "router.errors", "router.node", "router.tls", "router.wake", "router.rulebook", "dicom_sr",
+        "router.errors", "router.node", "router.requestor", "router.tls", "router.wake", "router.rulebook", "dicom_sr",
         "router.ingest.facts", "router.ingest.headers", "router.ingest.text",  # reading headers, which receives nothing
     },
     "router.tls": {"router.tls", "router.config", "dicom_sr.problem"},
