@@ -2,18 +2,22 @@
 
 The first two take as long as reading the file, so they are computed off the thread that acknowledges. The data set's
 digest covers its bytes as received, without the file meta information; the pixels' digest the bytes of the pixel
-data's value, encapsulated ones up to the sequence delimiter.
+data's value: encapsulated ones up to the sequence delimiter, those of a deflated data set inflated.
 """
 
 import hashlib
 import struct
+from contextlib import suppress
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import BinaryIO
 
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
 from router.db.versions import Arrival, Digests, InstanceRow
-from router.ingest import part10
+from router.ingest import headers, part10
 from router.ingest.facts import Facts
-from router.ingest.walker import ITEM
+from router.ingest.walker import ITEM, NotParseable
 
 CHUNK = 1 << 20
 GROUP = part10.GROUP_LENGTH_AT + 4
@@ -44,12 +48,22 @@ def digests(path: Path, version: int, of: Arrival | InstanceRow) -> Digests:
         _feed(file, start, begin, whole)
         _feed(file, begin, end, whole, pixels)
         _feed(file, end, size, whole)
+        if of.transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+            _feed_deflated(file, start, pixels)
     return Digests(
         sop_instance_uid=of.sop_instance_uid,
         version=version,
         dataset_digest=whole.hexdigest(),
         pixel_digest=pixels.hexdigest(),
     )
+
+
+def _feed_deflated(file: BinaryIO, start: int, sink: "hashlib._Hash") -> None:
+    """Hash the pixels of a deflated data set, as it was read when it was received: within the bound of a header."""
+    with mmap(file.fileno(), 0, access=ACCESS_READ) as data, suppress(NotParseable):
+        header, inflated = headers.deflated(data, start)
+        if header.pixel_offset is not None and header.pixel_length is not None:
+            sink.update(memoryview(inflated)[header.pixel_offset : header.pixel_offset + header.pixel_length])
 
 
 def fragments_end(file: BinaryIO, at: int, size: int) -> int:

@@ -8,6 +8,7 @@ when the listener is gone in whatever way, so is it. `python -m router.ingest.di
 import json
 import os
 import select
+import signal
 import struct
 import sys
 import time
@@ -116,7 +117,9 @@ def _let_pass(ear: Ear) -> None:
 
 
 def main() -> None:
-    """Read the orders and follow them."""
+    """Read the orders and follow them; only the listener ends this process, so it must not go when all are told to."""
+    for told in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(told, signal.SIG_IGN)
     os.nice(NICENESS)
     orders = Orders(**json.loads(sys.stdin.readline()))
     telemetry.configure(Log.model_validate({"format": orders.log_format, "level": orders.log_level}), role="listen")

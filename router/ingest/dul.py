@@ -52,7 +52,7 @@ class EventDUL(DULServiceProvider):  # type: ignore[misc]
 
     def __init__(self, assoc: "DoorAssociation") -> None:
         super().__init__(assoc)
-        self.stream = Stream(self._store, self._pass_on)
+        self.stream = Stream(self._store, self._pass_on, longest=assoc.door.node.settings.listener.max_pdu_bytes)
         self._wakes = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(self._wakes, select.POLLIN)

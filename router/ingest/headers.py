@@ -43,7 +43,7 @@ from router.ingest.walker import (
 MAX_ELEMENT = 64 << 20
 """Bytes of one element, pixels apart, that pydicom may read into memory."""
 MAX_INFLATED = 64 << 20
-"""Bytes that are inflated to find a header."""
+"""Bytes that are inflated of a deflated data set; a longer one is not taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ def read(data: Bytes, transfer_syntax_uid: str, *, start: int = 0) -> Header:
     Raises:  NotParseable
     """
     if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
-        return replace(read(_inflated(data, start), ExplicitVRLittleEndian), pixel_offset=None, pixel_length=None)
+        return replace(deflated(data, start)[0], pixel_offset=None, pixel_length=None)
     if transfer_syntax_uid not in (ImplicitVRLittleEndian, ExplicitVRBigEndian):
         try:
             return walk(data, start=start)
@@ -75,6 +75,15 @@ def read(data: Bytes, transfer_syntax_uid: str, *, start: int = 0) -> Header:
         except IncompleteError as error:
             raise _not_parseable() from error
     return by_pydicom(data, transfer_syntax_uid, start=start)
+
+
+def deflated(data: Bytes, start: int) -> tuple[Header, bytes]:
+    """The header of a deflated data set, and its inflated bytes, from whose first the pixels' offset counts.
+
+    Raises:  NotParseable
+    """
+    inflated = _inflated(data, start)
+    return read(inflated, ExplicitVRLittleEndian), inflated
 
 
 def walk(data: Bytes, *, start: int = 0) -> Header:

@@ -9,7 +9,7 @@ import time
 from contextlib import closing, suppress
 
 from sqlalchemy import Engine, PoolProxiedConnection
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DataError, OperationalError, SQLAlchemyError
 
 from router.db import filing, instances
 from router.db.engine import writing
@@ -46,7 +46,7 @@ class Index:
     def add(self, arrival: Arrival) -> bool:
         """Whether the instance was new; its row is committed then.
 
-        Raises:  SQLAlchemyError
+        Raises:  SQLAlchemyError; DataError where it is the row that cannot be held, not the database that cannot write
         """
         mine = _Waiting(arrival)
         with self.queueing:
@@ -74,6 +74,12 @@ class Index:
             for one in batch:
                 one.is_fresh = one.arrival.path not in late
             self._remember(arrivals)
+        except DataError as error:
+            if len(batch) == 1:
+                batch[0].error = error
+            else:  # one row must not spoil the others
+                for one in batch:
+                    self._commit([one])
         except SQLAlchemyError as error:
             for one in batch:
                 one.error = error
@@ -94,6 +100,9 @@ class Index:
                     self.connection.commit()
                     return True
             self.connection.rollback()
+        except (dialect.loaded_dbapi.DataError, dialect.loaded_dbapi.IntegrityError, ValueError) as error:
+            self._forget_connection()  # ValueError: text that the driver cannot encode
+            raise DataError("the index", None, error) from error
         except dialect.loaded_dbapi.Error as error:
             self._forget_connection()
             raise OperationalError("the index", None, error) from error

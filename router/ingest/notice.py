@@ -57,7 +57,7 @@ class Notice:
                 self._ring()
                 self.digester = self.digester or self._start_digester()
                 time.sleep(PACE_S)
-            if self.digester is not None and self.digester.poll() is not None:
+            if self.digester is not None and self.digester.poll() is not None and not self.stopped:
                 log.error("digester.died", code=self.digester.returncode)
                 self._end(self.digester)
                 self.digester = self._start_digester()
@@ -88,4 +88,5 @@ class Notice:
         running.kill()
         running.wait()
         if running.stdin is not None:
-            running.stdin.close()
+            with suppress(BrokenPipeError):  # of orders that it never read
+                running.stdin.close()

@@ -12,7 +12,7 @@ from mmap import ACCESS_READ, mmap
 
 import structlog
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from dicom_sr.header import is_ours
 from dicom_sr.problem import Problem
@@ -187,6 +187,11 @@ def out_of_resources() -> Iterator[None]:
     """Turn what the disk or the database cannot do into the status that says so."""
     try:
         yield
+    except DataError as error:
+        log.error("instance.not_stored", why=type(error.orig).__name__)
+        raise Refused(
+            StoreStatus.CANNOT_UNDERSTAND, "a value that the index cannot hold", remedy="Ask the sender's vendor"
+        ) from error
     except (OSError, SQLAlchemyError) as error:
         what = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "the index cannot be written"
         log.error("instance.not_stored", why=str(error))

@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
+from sqlalchemy.exc import DataError
 
 from router.db import instances
 from router.db.engine import reading, writing
@@ -65,17 +66,23 @@ def reconcile(receiver: Receiver) -> Reconciled:
 
 def _adopt(receiver: Receiver, relative: str) -> bool:
     """Index a file that has no row; False when it is nothing that can be indexed, and was moved away."""
-    path = receiver.store.path(relative)
     try:
-        command, header, size = _read(path)
+        command, header, size = _read(receiver.store.path(relative))
         check(header, command, size)
     except (InvalidDicomError, NotParseable, Refused, *MALFORMED) as error:
-        receiver.store.quarantine(relative)
-        log.error("file.quarantined", path=relative, why=str(error))
-        return False
-    receiver.index(arrived(header, command, path=relative, size=size))
+        return _set_aside(receiver, relative, str(error))
+    try:
+        receiver.index(arrived(header, command, path=relative, size=size))
+    except DataError:  # any other error is the database's or the disk's: then nothing is known of this file
+        return _set_aside(receiver, relative, "the index cannot hold a value of it")
     log.info("file.adopted", path=relative, instance=command.sop_instance_uid)
     return True
+
+
+def _set_aside(receiver: Receiver, relative: str, why: str) -> bool:
+    receiver.store.quarantine(relative)
+    log.error("file.quarantined", path=relative, why=why)
+    return False
 
 
 def _read(path: Path) -> tuple[Command, headers.Header, int]:

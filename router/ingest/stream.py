@@ -16,8 +16,6 @@ BUFFER = 1 << 19
 """Bytes that one receive may bring."""
 LARGEST_PDU = 1 << 20
 """Bytes of a PDU that is read whole: an A-ASSOCIATE-RQ with 128 contexts of 40 transfer syntaxes has 0.2 million."""
-LARGEST_P_DATA = 1 << 24
-"""Bytes of a P-DATA-TF PDU; some senders go beyond what was negotiated, and nothing is allocated for it."""
 LARGEST_COMMAND = 1 << 16
 LARGEST_QUERY = 1 << 24
 """Bytes of the data set of a message other than C-STORE, which is kept in memory."""
@@ -40,8 +38,8 @@ class Incoming(Protocol):
 class Stream:
     """The bytes of one connection from the peer.
 
-    `store` opens a sink for a C-STORE's data set or None for one that has none; `pass_on` takes the fragments of every
-    other message (context, control header, fragment).
+    `longest` is what was negotiated for a P-DATA-TF PDU. `store` opens a sink for a C-STORE's data set or None for one
+    that has none; `pass_on` takes the fragments of every other message (context, control header, fragment).
 
     Everything here may raise BrokenProtocolError.
     """
@@ -50,7 +48,10 @@ class Stream:
         self,
         store: Callable[[int, StoreRequest], Incoming],
         pass_on: Callable[[int, int, bytes], None],
+        *,
+        longest: int,
     ) -> None:
+        self.longest = longest
         self.store = store
         self.pass_on = pass_on
         self.buffer: memoryview | None = None
@@ -140,8 +141,8 @@ class Stream:
             return False
         kind, _, length = pdu.HEADER.unpack_from(self.buffer, self.begin)
         if kind == P_DATA_TF and data_transfer:
-            if length > LARGEST_P_DATA:
-                raise BrokenProtocolError(f"a P-DATA-TF PDU of {length} bytes")
+            if length > self.longest:  # PS3.8 D.1
+                raise BrokenProtocolError(f"a P-DATA-TF PDU of {length} bytes, where {self.longest} were negotiated")
             self.begin += pdu.HEADER.size
             self.pdu_left = length
             self._end_pdu()

@@ -20,6 +20,7 @@ from router.db import instances
 from router.db.engine import reading, writing
 from router.db.instances import Status
 from router.db.tables import instance
+from router.ingest.status import StoreStatus
 from router.store import Store
 from tests.conftest import component, until
 from tests.ingest.conftest import Door, dataset_bytes, listening, send, slice_of
@@ -304,6 +305,51 @@ def test_a_foreign_file_in_the_store_is_set_aside(tmp_path: Path) -> None:
     with listening(tmp_path) as door:
         assert door.rows() == []
         assert [path.parent.name for path in door.files()] == ["quarantine"] * 3
+
+
+def test_a_file_that_the_index_cannot_hold_is_set_aside_and_the_others_are_indexed(tmp_path: Path) -> None:
+    with listening(tmp_path) as door:
+        assert send(door, slice_of(number=1), slice_of(number=2)) == [0, 0]
+    with door.node.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM instance")
+        connection.exec_driver_sql(
+            "CREATE TRIGGER no_13 BEFORE INSERT ON instance WHEN NEW.instance_number = '1'"
+            " BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+    door.node.engine.dispose()
+    with listening(tmp_path) as door:
+        assert [row.instance_number for row in door.rows()] == ["2"]
+        assert len(list((door.node.store.root / "quarantine").iterdir())) == 1
+        assert send(door, slice_of(number=1)) == [StoreStatus.CANNOT_UNDERSTAND]
+
+
+def ignores(pid: int, told: signal.Signals) -> bool:
+    mask = re.search(r"^SigIgn:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.M)
+    return mask is not None and bool(int(mask[1], 16) >> (told - 1) & 1)
+
+
+def test_a_digester_is_not_ended_by_what_is_told_to_all_and_ends_with_its_door(tmp_path: Path) -> None:
+    port = free_port()
+    with door_process(tmp_path, port) as process, Wire(port) as wire:
+        wire.associate()
+        wire.send(store_message("1.2.3.4.1", dataset_bytes(slice_of())))
+        assert wire.status() == 0
+        children = Path(f"/proc/{process.pid}/task")
+
+        def started() -> list[int]:
+            return [int(one) for task in children.iterdir() for one in (task / "children").read_text().split()]
+
+        (digester,) = until(started)
+        until(lambda: b"digester" in Path(f"/proc/{digester}/cmdline").read_bytes())
+        until(lambda: ignores(digester, signal.SIGTERM) and ignores(digester, signal.SIGINT))
+        os.kill(digester, signal.SIGTERM)
+        os.kill(digester, signal.SIGINT)
+        wire.send(store_message("1.2.3.4.2", dataset_bytes(slice_of(number=2)), message_id=2))
+        assert wire.status() == 0
+        assert started() == [digester]
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait(30) == 0
+        until(lambda: not Path(f"/proc/{digester}").exists())
 
 
 def test_digests_are_computed_after_a_restart_too(tmp_path: Path) -> None:

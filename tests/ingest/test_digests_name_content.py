@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from dicom_sr.pixels import pixel_digest
 from router.db.instances import InstanceRow, Status
@@ -47,6 +48,15 @@ def test_twins_in_two_compressions_are_one_instance_with_one_pixel_digest(door: 
     first, second = digested(door)
     assert (first.status, second.status) == (Status.REPLACED, Status.CURRENT)
     assert first.pixel_digest == second.pixel_digest
+
+
+def test_a_deflated_twin_has_the_same_pixel_digest(door: Door) -> None:
+    plain, deflated = slice_of(number=1), slice_of(number=2, pixels=bytes([1]) * 512)
+    deflated.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    assert send(door, plain, deflated) == [0, 0]
+    first, second = digested(door)
+    assert second.transfer_syntax_uid == DeflatedExplicitVRLittleEndian
+    assert first.pixel_digest == second.pixel_digest == pixel_digest(door.node.store.path(second.path))
 
 
 def test_digests_are_plain_sha256(door: Door) -> None:

@@ -218,12 +218,15 @@ def test_a_message_in_very_many_empty_pieces_costs_no_memory(hasty: Door) -> Non
     assert process.memory_info().rss - before < 20 << 20
 
 
-def test_a_pdu_larger_than_was_negotiated_is_taken_all_the_same(hasty: Door) -> None:
-    big = dataset_bytes(slice_of(pixels=bytes(512 * 1024), Rows=512, Columns=512))
+@pytest.mark.parametrize(("beyond", "taken"), [(0, True), (1, False)])
+def test_a_pdu_may_be_as_long_as_was_negotiated_and_no_longer(hasty: Door, beyond: int, taken: bool) -> None:
+    room = hasty.node.settings.listener.max_pdu_bytes - 6
+    dataset = dataset_bytes(slice_of(pixels=bytes(2 * room), Rows=1024, Columns=256))
     with Wire(hasty.port) as wire:
         wire.associate()
-        wire.send(store_message("1.2.3.4.1", big, room=len(big)))
-        assert wire.status() == 0
+        wire.send(store_message("1.2.3.4.1", dataset, room=room + beyond))
+        assert (wire.status() == 0) if taken else wire.is_closed()
+    assert len(hasty.files()) == taken
 
 
 def test_messages_sent_without_waiting_are_answered_in_order(hasty: Door) -> None:

@@ -1,9 +1,11 @@
 """The index keeps its promises on SQLite and on PostgreSQL alike."""
 
+import threading
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, select
+from sqlalchemy.exc import DataError
 
 from router.db import associations, callers, instances
 from router.db.associations import Association, Ending
@@ -11,6 +13,7 @@ from router.db.engine import reading, writing
 from router.db.instances import Arrival, Digests, Status
 from router.db.tables import metadata, study
 from router.ingest.index import Index
+from tests.conftest import until
 from tests.db.conftest import engine
 
 __all__ = ["engine"]
@@ -115,6 +118,28 @@ def test_the_index_says_what_went_wrong_and_goes_on(engine: Engine) -> None:
         index.add(arrival(2, sop_class_uid=None))
     assert index.add(arrival(3)) is True
     index.close()
+
+
+def test_a_row_that_cannot_be_held_does_not_spoil_those_beside_it(engine: Engine) -> None:
+    index = Index(engine)
+    given = {1: arrival(1), 2: arrival(2, sop_class_uid=None), 3: arrival(3)}
+    said: dict[int, object] = {}
+
+    def add(number: int) -> None:
+        try:
+            said[number] = index.add(given[number])
+        except DataError as error:
+            said[number] = type(error)
+
+    threads = [threading.Thread(target=add, args=(number,)) for number in given]
+    with index.turn:  # until all wait, so that they are one batch
+        for thread in threads:
+            thread.start()
+        until(lambda: len(index.waiting) == len(given))
+    for thread in threads:
+        thread.join()
+    index.close()
+    assert said == {1: True, 2: DataError, 3: True}
 
 
 def test_files_of_a_folder_are_those_that_should_be_there(engine: Engine) -> None:
