@@ -7,6 +7,10 @@
     ├── UnreadableFile: a YAML file that is not there or may not be read
     ├── cli._common
     │   └── BadAddress: an address is not AE_TITLE@HOST:PORT
+    ├── cli._peer
+    │   └── NoNode: the command needs a node's settings, and there are none
+    ├── cli.fetch
+    │   └── NotFetched: not everything that was asked for came
     ├── cli.init
     │   └── AlreadyThere: the folder has a node already
     ├── cli.inspect

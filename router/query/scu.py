@@ -1,5 +1,6 @@
 """The same services asked of others: what they hold (`isocenter query`), and having it sent (`isocenter fetch`)."""
 
+import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ class Peer:
     port: int
     calling_ae_title: str
     timeout_s: float = 30.0
+    tls: ssl.SSLContext | None = None
 
     def __str__(self) -> str:
         return f"{self.ae_title} at {self.host}:{self.port}"
@@ -203,6 +205,8 @@ def _storage(sop_class: str) -> PresentationContext:
 def _associated(peer: Peer, contexts: list[PresentationContext], **options: Any) -> Iterator[Association]:
     ae = AE(ae_title=peer.calling_ae_title)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = peer.timeout_s
+    if peer.tls is not None:
+        options["tls_args"] = (peer.tls, peer.host)
     association = ae.associate(peer.host, peer.port, contexts=contexts, ae_title=peer.ae_title, **options)
     association = steady(association)
     if not association.is_established:
@@ -212,7 +216,9 @@ def _associated(peer: Peer, contexts: list[PresentationContext], **options: Any)
             )
         if association.rejected_contexts:
             raise PeerRefuses(f"{peer} does not offer this service", remedy="Ask its administrator for the right to it")
-        raise PeerUnreachable(f"{peer} does not answer", remedy="Check host, port and firewall")
+        raise PeerUnreachable(
+            f"{peer} does not answer", remedy="Check host, port and firewall, and whether it speaks TLS as we do"
+        )
     try:
         yield association
     finally:
