@@ -3,6 +3,7 @@
 Rules, sources and destinations are not settings: they are numbered revisions in the database.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -27,6 +28,13 @@ def ae_title(value: str) -> str:
     value = value.strip(" ")
     if not 1 <= len(value) <= 16 or "\\" in value or not value.isascii() or not value.isprintable():
         raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+    return value
+
+
+def uid(value: str) -> str:
+    """A UID as PS3.5 9.1 allows it."""
+    if not re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+", value) or len(value) > 64:
+        raise ValueError(f"{value!r} is not a UID such as 1.3.12.2.1107.5.9.1; write it in quotes")
     return value
 
 
@@ -72,6 +80,9 @@ class Listener(Section):
     association_timeout_s: float = Field(10, gt=0, description="For the association request, once connected")
     idle_timeout_s: float = Field(60, gt=0, description="Silence after which an association is aborted")
     pdu_timeout_s: float = Field(20, gt=0, description="For the rest of a PDU whose beginning has arrived")
+    private_sop_classes: list[Annotated[str, AfterValidator(uid)]] = Field(
+        [], description="UIDs of private Storage SOP classes that are stored, too"
+    )
     on_conflict: Literal["accept", "refuse"] = Field(
         "accept", description="Other pixels under a known SOPInstanceUID: kept apart, answered Success or C000"
     )

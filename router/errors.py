@@ -77,6 +77,8 @@
     ├── revise
     │   ├── NotInTheBook: the revision in force has no entry of this name
     │   └── WrongKind: a document of one kind came where another was wanted
+    ├── rulebook
+    │   └── UnreadablePasscode: a file that holds a source's passcode cannot be read
     ├── starter
     │   └── UnknownHost: a host name has no address
     ├── store

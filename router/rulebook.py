@@ -4,6 +4,7 @@ A document has one key, the name of its kind, with a list under it: `rules:`, `s
 database keeps of it (`router.db.revisions`) is that list as plain JSON, as it was written.
 """
 
+import hmac
 import ipaddress
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, create_model, model_validator
 
+from dicom_sr.problem import Problem
 from pipelines import catalog
 from pipelines.spec import Spec
 from router import destinations as ways_out
@@ -42,6 +44,18 @@ def network(value: str) -> str:
     return value
 
 
+class UnreadablePasscode(Problem):
+    """A file that holds a source's passcode cannot be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """Whom a caller says to be.  Source: PS3.7 D.3.3.7 (User Identity Negotiation), types 1 and 2."""
+
+    name: str
+    passcode: str = field(default="", repr=False)
+
+
 class CountAt(Section):
     """An archive that answers C-FIND at SERIES level."""
 
@@ -62,6 +76,8 @@ class Source(Section):
         description="Names of which its TLS certificate must have one (SubjectAltName, or common name); "
         "with any here, a connection without TLS is not this source",
     )
+    username: str | None = Field(None, min_length=1, description="User that it must give in user identity negotiation")
+    passcode_file: Path | None = Field(None, description="File on the node that holds the user's passcode")
     services: list[Literal["store", "echo", "query", "retrieve", "commit", "mpps"]] = Field(
         ["store", "echo"], description="What it may ask for; who may store may not thereby read"
     )
@@ -83,9 +99,45 @@ class Source(Section):
             raise ValueError("the witness count and count_at go together")
         return self
 
-    def admits(self, ae_title: str, address: str, certificate_names: Collection[str] = ()) -> bool:
-        """Whether a caller with this AE title, IP address and verified certificate is this source."""
-        return ae_title.strip(" ") == self.ae_title and self.calls_from(address) and self.is_named(certificate_names)
+    @model_validator(mode="after")
+    def _has_a_user(self) -> "Source":
+        if self.passcode_file is not None and self.username is None:
+            raise ValueError("passcode_file needs a username")
+        return self
+
+    def admits(
+        self, ae_title: str, address: str, certificate_names: Collection[str] = (), user: User | None = None
+    ) -> bool:
+        """Whether a caller with this AE title, IP address, verified certificate and user is this source.
+
+        Raises:  UnreadablePasscode
+        """
+        return (
+            ae_title.strip(" ") == self.ae_title
+            and self.calls_from(address)
+            and self.is_named(certificate_names)
+            and self.is_user(user)
+        )
+
+    def is_user(self, user: User | None) -> bool:
+        """Whether this is the user, with the passcode, that this source must give.
+
+        Raises:  UnreadablePasscode
+        """
+        if self.username is None:
+            return True
+        if user is None or user.name != self.username:
+            return False
+        if self.passcode_file is None:
+            return True
+        try:
+            passcode = self.passcode_file.read_text().strip()
+        except (OSError, UnicodeError) as error:
+            raise UnreadablePasscode(
+                f"source {self.ae_title}: passcode_file {self.passcode_file} cannot be read",
+                remedy="Give the node a file that its user may read, or take passcode_file out of the source",
+            ) from error
+        return hmac.compare_digest(passcode.encode(), user.passcode.encode())
 
     def is_named(self, certificate_names: Collection[str]) -> bool:
         """Whether a verified certificate with these names is the one that this source must show."""

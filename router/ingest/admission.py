@@ -16,18 +16,20 @@ from router.db import revisions
 from router.db.engine import reading
 from router.domain.disk import Mark
 from router.ingest.status import Rejection
-from router.rulebook import Source
+from router.rulebook import Source, User
 from router.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who asks for an association: AE titles without outer blanks, names of a certificate that TLS has verified."""
+    """Who asks for an association: AE titles without outer blanks, names of a certificate that TLS has verified, and
+    the user that it names."""
 
     calling_ae_title: str
     called_ae_title: str
     address: str
     certificate_names: tuple[str, ...] = ()
+    user: User | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +81,10 @@ class Admission:
         self.lock = threading.Lock()
 
     def admit(self, caller: Caller) -> Source | Refusal:
-        """The source that calls, whose slot is then taken until `leave`; or why it may not."""
+        """The source that calls, whose slot is then taken until `leave`; or why it may not.
+
+        Raises:  UnreadablePasscode
+        """
         if caller.called_ae_title != self.settings.ae_title:
             return Refusal(
                 rejection=Rejection.CALLED_AE_TITLE_NOT_RECOGNIZED,
@@ -87,12 +92,15 @@ class Admission:
             )
         named = self.sources.of(caller.calling_ae_title)
         here = [source for source in named if source.calls_from(caller.address)]
-        known = next((source for source in here if source.is_named(caller.certificate_names)), None)
+        shown = [source for source in here if source.is_named(caller.certificate_names)]
+        known = next((source for source in shown if source.is_user(caller.user)), None)
         if known is None:
             reason = "unknown AE title"
-            if here:
-                shown = ", ".join(caller.certificate_names) or "none"
-                reason = f"known AE title and address, unknown certificate ({shown})"
+            if shown:
+                reason = "known AE title and address, wrong user or passcode"
+            elif here:
+                names = ", ".join(caller.certificate_names) or "none"
+                reason = f"known AE title and address, unknown certificate ({names})"
             elif named:
                 reason = "known AE title, unknown address"
             return Refusal(rejection=Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED, reason=reason)

@@ -13,7 +13,7 @@ from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
-from pynetdicom.pdu_primitives import AsynchronousOperationsWindowNegotiation
+from pynetdicom.pdu_primitives import AsynchronousOperationsWindowNegotiation, UserIdentityNegotiation
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
@@ -32,8 +32,22 @@ WINDOW = 32
 """Operations that a sender may have under way at once, if it asks for more than one."""
 
 
-class WindowACSE(ACSE):  # type: ignore[misc]
-    """Grants an asynchronous operations window; requests are worked off in order, so a sender need not wait."""
+class DoorACSE(ACSE):  # type: ignore[misc]
+    """Grants an asynchronous operations window (requests are worked off in order, so a sender need not wait), and says
+    so to a user who was verified."""
+
+    def _check_user_identity(self) -> tuple[bool, UserIdentityNegotiation | None]:
+        """The answer to a user whom admission has let in: an empty one for a name with or without passcode.
+
+        Source:  PS3.7 D.3.3.7.2
+        """
+        asked = self.requestor.user_identity
+        visit = self.assoc.door.visits.get(self.assoc)
+        if asked is None or not asked.positive_response_requested or visit is None or visit.source.username is None:
+            return True, None
+        confirmed = UserIdentityNegotiation()
+        confirmed.server_response = b""
+        return True, confirmed
 
     def _check_async_ops(self) -> AsynchronousOperationsWindowNegotiation:
         """The answer to what was asked for; 0 asks for no limit.
@@ -58,7 +72,7 @@ class DoorAssociation(Association):  # type: ignore[misc]
         self.door = door
         self._server = server
         self.dul = EventDUL(self)
-        self.acse = WindowACSE(self)
+        self.acse = DoorACSE(self)
         for timeout in ("acse_timeout", "dimse_timeout", "network_timeout"):
             setattr(self, timeout, getattr(server.ae, timeout))  # their setters reach into the new upper layer
 

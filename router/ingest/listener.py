@@ -33,7 +33,8 @@ from router.ingest.status import Rejection, StoreStatus
 from router.ingest.storing import Storing
 from router.ingest.stream import BrokenProtocolError
 from router.node import Node
-from router.rulebook import Source
+from router.query.peers import user_of
+from router.rulebook import Source, UnreadablePasscode
 from router.store import Store
 from router.tls import Credentials, names_of
 
@@ -85,16 +86,17 @@ class Door:
             called_ae_title=request.called_ae_title.strip(" "),
             address=event.assoc.requestor.address,
             certificate_names=names_of(event.assoc.dul.socket.socket),
+            user=user_of(event.assoc),
         )
         try:
             admitted = self.admission.admit(caller)
             if not isinstance(admitted, Refusal):
                 self.visits[event.assoc] = visit = Visit(id=uuid.uuid4().hex, source=admitted)
                 self._enter(visit, caller)
-        except (SQLAlchemyError, ValidationError) as error:
+        except (SQLAlchemyError, ValidationError, UnreadablePasscode) as error:
             log.error("association.not_decided", why=str(error))
             self.ended(event.assoc)
-            admitted = Refusal(rejection=Rejection.TEMPORARY_CONGESTION, reason="the database cannot be used")
+            admitted = Refusal(rejection=Rejection.TEMPORARY_CONGESTION, reason="it could not be decided: see the log")
         if isinstance(admitted, Refusal):
             self._turn_away(event, caller, admitted)
 
@@ -229,7 +231,7 @@ def _listen(door: Door) -> list[DoorServer]:
     ae.maximum_associations = door.most_connections  # our own limits are checked before, and answered more precisely
     ae.acse_timeout = limits.association_timeout_s
     ae.network_timeout = limits.idle_timeout_s
-    offered = contexts()
+    offered = contexts(limits.private_sop_classes)
     made: list[DoorServer] = []
     if limits.plain:
         made.append(_server(door, ae, limits.port, offered, None))

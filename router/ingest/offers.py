@@ -3,6 +3,8 @@
 pynetdicom takes, of what the sender proposes, the first in the acceptor's order; so this order decides.
 """
 
+from collections.abc import Iterable
+
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -48,10 +50,11 @@ def is_lossless(syntax: UID) -> bool:
     return "Deflated" in syntax.name or ("Lossless" in syntax.name and "Lossy" not in syntax.name)
 
 
-def contexts() -> list[PresentationContext]:
-    """What an association may be negotiated for."""
+def contexts(private_sop_classes: Iterable[str] = ()) -> list[PresentationContext]:
+    """What an association may be negotiated for; these private SOP classes are stored like all others."""
     syntaxes: list[str | UID] = [*transfer_syntaxes()]
-    storage = [build_context(context.abstract_syntax, syntaxes) for context in AllStoragePresentationContexts]
+    known = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
+    storage = [build_context(one, syntaxes) for one in dict.fromkeys([*known, *private_sop_classes])]
     for context in storage:
         context.scu_role = context.scp_role = True  # a C-GET makes its requestor the receiver
     echo = build_context(Verification, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])

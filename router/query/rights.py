@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from router.rulebook import User
+
 
 class Service(StrEnum):
     """What a source may ask of the node."""
@@ -36,17 +38,18 @@ class Source(Protocol):
     def services(self) -> Collection[str]:
         """What it may ask for."""
 
-    def admits(self, ae_title: str, address: str, certificate_names: Collection[str]) -> bool:
-        """Whether a caller of this AE title, address and verified certificate is this source."""
+    def admits(self, ae_title: str, address: str, certificate_names: Collection[str], user: User | None) -> bool:
+        """Whether a caller of this AE title, address, verified certificate and user is this source."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who asks, and what its TLS certificate is called, where one was verified."""
+    """Who asks, what its TLS certificate is called where one was verified, and the user that it names."""
 
     calling_ae_title: str
     address: str
     certificate_names: tuple[str, ...] = ()
+    user: User | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +66,10 @@ class Denied:
 
 def decide(sources: Iterable[Source], caller: Caller, service: Service) -> Allowed | Denied:
     """Whether this caller may use this service."""
-    asked = (caller.calling_ae_title, caller.address, caller.certificate_names)
+    asked = (caller.calling_ae_title, caller.address, caller.certificate_names, caller.user)
     known = [source for source in sources if source.admits(*asked)]
     if not known:
-        return Denied("no source has this AE title, address and certificate")
+        return Denied("no source has this AE title, address, certificate and user")
     granted = [source for source in known if service in source.services]
     if not granted:
         return Denied(f"this source has no right to {service}")

@@ -1,5 +1,6 @@
 """Who comes in: known AE titles from known addresses, as many as there are slots; all others learn why not."""
 
+import struct
 import subprocess
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pydicom.uid import (
 )
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
+from router.config import Listener
 from router.db import associations, callers
 from router.db.engine import reading
 from router.ingest.admission import read
@@ -253,3 +255,74 @@ def test_a_source_is_known_by_its_title_without_outer_blanks(title: str) -> None
 def test_addresses_are_single_or_networks(address: str, caller: str, known: bool) -> None:
     (sources,) = read([{"ae_title": "A", "addresses": [address]}]).values()
     assert sources[0].calls_from(caller) is known
+
+
+def user(kind: int, name: str, passcode: str = "", *, wants_answer: bool = False) -> bytes:
+    fields = b"".join(struct.pack(">H", len(one)) + one for one in (name.encode(), passcode.encode()))
+    return struct.pack(">BBH", 0x58, 0, len(fields) + 2) + bytes([kind, wants_answer]) + fields
+
+
+@pytest.mark.parametrize(
+    ("identity", "comes_in"),
+    [
+        (user(2, "tech", "secret"), True),
+        (user(2, "tech", "wrong"), False),
+        (user(2, "other", "secret"), False),
+        (user(1, "tech"), False),
+        (user(5, "tech", "secret"), False),
+        (b"", False),
+    ],
+)
+def test_a_source_with_a_user_must_name_it_with_its_passcode(
+    door: Door, tmp_path: Path, identity: bytes, comes_in: bool
+) -> None:
+    (tmp_path / "passcode").write_text("secret\n")
+    door.accept(
+        {"ae_title": SENDER, "addresses": ["any"], "username": "tech", "passcode_file": str(tmp_path / "passcode")}
+    )
+    with Wire(door.port) as wire:
+        assert (wire.associate(user=identity) == ACCEPTED) is comes_in
+
+
+def test_a_verified_user_is_told_so_where_it_asks(door: Door) -> None:
+    door.accept({"ae_title": SENDER, "addresses": ["any"], "username": "tech"})
+    with Wire(door.port) as wire:
+        wire.send(associate(user=user(1, "tech", wants_answer=True)))
+        kind, content = wire.pdu()
+        assert (kind, content.endswith(struct.pack(">BBHH", 0x59, 0, 2, 0))) == (ACCEPTED, True)
+
+
+def test_a_passcode_that_cannot_be_read_lets_nobody_in(door: Door, tmp_path: Path) -> None:
+    door.accept({"ae_title": SENDER, "addresses": ["any"], "username": "tech", "passcode_file": str(tmp_path / "none")})
+    with Wire(door.port) as wire:
+        wire.send(associate(user=user(2, "tech", "secret")))
+        kind, content = wire.pdu()
+        assert (kind, reasons(content)) == (REJECTED, why(Rejection.TEMPORARY_CONGESTION))
+
+
+def test_dcmtk_names_its_user(door: Door, tmp_path: Path) -> None:
+    component("DCMTK")
+    (tmp_path / "passcode").write_text("secret")
+    door.accept(
+        {"ae_title": SENDER, "addresses": ["any"], "username": "tech", "passcode_file": str(tmp_path / "passcode")}
+    )
+    slice_of().save_as(tmp_path / "one.dcm", enforce_file_format=True)
+    for passcode, code in (("secret", True), ("wrong", False)):
+        sent = subprocess.run(
+            ["storescu", "-aet", SENDER, "-aec", "ISOCENTER", "-usr", "tech", "-pwd", passcode, "-rsp", "127.0.0.1",
+             str(door.port), str(tmp_path / "one.dcm")],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (sent.returncode == 0) is code, sent.stderr
+    assert len(door.rows()) == 1
+
+
+def test_private_sop_classes_are_stored_where_it_is_said(tmp_path: Path) -> None:
+    private = "1.3.12.2.1107.5.99.3.11"
+    made = slice_of(SOPClassUID=private)
+    made.file_meta.MediaStorageSOPClassUID = private
+    with listening(tmp_path, private_sop_classes=[private]) as door:
+        assert send(door, made) == [StoreStatus.SUCCESS]
+        assert [row.sop_class_uid for row in door.rows()] == [private]
+    with pytest.raises(ValueError, match="is not a UID"):
+        Listener.model_validate({"private_sop_classes": ["1.2.x"]})

@@ -53,6 +53,7 @@ def test_each_method_that_we_replace_is_there_to_be_replaced() -> None:
             assert callable(getattr(theirs, name)), (theirs, name)
     assert callable(RequestHandler._create_association)
     assert callable(ACSE._check_async_ops)
+    assert "is_valid, id_response = self._check_user_identity()" in source(ACSE._negotiate_as_acceptor)
 
 
 def test_the_state_machine_has_the_states_and_events_that_we_name() -> None:

@@ -27,6 +27,7 @@ def associate(
     *,
     window: tuple[int, int] | None = None,
     max_length: int = 16384,
+    user: bytes = b"",
 ) -> bytes:
     """An A-ASSOCIATE-RQ."""
     if contexts is None:
@@ -36,10 +37,10 @@ def associate(
     for number, (abstract, syntaxes) in contexts.items():
         offered = b"".join(item(0x40, syntax.encode()) for syntax in syntaxes)
         body += item(0x20, bytes([number, 0, 0, 0]) + item(0x30, abstract.encode()) + offered)
-    user = item(0x51, struct.pack(">I", max_length)) + item(0x52, b"1.2.3.99") + item(0x55, b"WIRE")
+    information = item(0x51, struct.pack(">I", max_length)) + item(0x52, b"1.2.3.99") + item(0x55, b"WIRE")
     if window:
-        user += item(0x53, struct.pack(">HH", *window))
-    return pdu(1, body + item(0x50, user))
+        information += item(0x53, struct.pack(">HH", *window))
+    return pdu(1, body + item(0x50, information + user))
 
 
 def element(number: int, value: bytes) -> bytes:
