@@ -153,7 +153,7 @@ class RunningNode:
         process = self.process
         until(
             lambda: listens(self.port) or _ended(process, self.folder / "serve.log"),
-            deadline_s=60,
+            deadline_s=180,
             what="the node's start",
         )
 
