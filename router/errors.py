@@ -42,7 +42,8 @@
     ├── db.revisions
     │   └── UnknownRevision: no revision of this kind has this number
     ├── db.studies
-    │   └── UnknownStudy: the node knows no study by this name
+    │   ├── UnknownStudy: the node knows no study by this name
+    │   └── NotHeld: a study was to be released that nobody holds
     ├── db.tokens
     │   ├── UnknownToken: no token has this name
     │   └── TokenExists: a token of this name is there already
@@ -87,6 +88,8 @@
     │   └── UnusableCredentials: a certificate, its key or the list of authorities cannot be used
     ├── trial
     │   └── NothingToTest: no DICOM file lies where a test of the rules was asked for
+    ├── web.pictures
+    │   └── NothingToSee: a job has no pictures: it is no inference, or its files are not here any more
     ├── web.server
     │   └── PortTaken: another program listens where the window should open
     ├── web.signin

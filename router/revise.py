@@ -89,7 +89,7 @@ def difference(old: Revision, new: Revision) -> Difference:
     )
 
 
-def rollback(connection: Connection, kind: Kind, number: int, *, author: str) -> Revision:
+def rollback(connection: Connection, kind: Kind, number: int, *, author: str, why: str = "") -> Revision:
     """Put an older revision in force again, as a new one; it must still make sense with what is in force now.
 
     Raises:  UnknownRevision, WrongRulebook
@@ -98,10 +98,10 @@ def rollback(connection: Connection, kind: Kind, number: int, *, author: str) ->
     text = rulebook.write(kind, old.body)
     page = document.parse(text, f"{kind} revision {number}", wrong=WrongRulebook)
     _, body = rulebook.accept(page, known(connection))
-    return put(connection, kind, body, author=author, note=f"back to revision {number}")
+    return put(connection, kind, body, author=author, note=_because(f"back to revision {number}", why))
 
 
-def promote(connection: Connection, name: str, *, author: str, mode: Mode = Mode.ON) -> Revision:
+def promote(connection: Connection, name: str, *, author: str, mode: Mode = Mode.ON, why: str = "") -> Revision:
     """Give one rule this mode (`on` by default) and leave all others as they are.
 
     Raises:  NotInTheBook, WrongRulebook
@@ -111,7 +111,7 @@ def promote(connection: Connection, name: str, *, author: str, mode: Mode = Mode
     entry["mode"] = str(mode)
     page = document.parse(rulebook.write(Kind.RULES, body), "the rules in force", wrong=WrongRulebook)
     rulebook.accept(page, known(connection))
-    return put(connection, Kind.RULES, body, author=author, note=f"{name}: {mode}")
+    return put(connection, Kind.RULES, body, author=author, note=_because(f"{name}: {mode}", why))
 
 
 def accept_source(connection: Connection, ae_title: str, address: str, *, author: str) -> Revision:
@@ -153,6 +153,10 @@ def put(connection: Connection, kind: Kind, body: Body, *, author: str, note: st
     made = revisions.add(connection, kind, body, author=author, note=note)
     audit.write(connection, author, f"{kind}.changed", revision=made.number, note=note)
     return made
+
+
+def _because(done: str, why: str) -> str:
+    return f"{done} ({why})" if why else done
 
 
 def _entries(connection: Connection, kind: Kind) -> list[Mapping[str, Any]]:

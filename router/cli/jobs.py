@@ -2,15 +2,15 @@
 
 import getpass
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from sqlalchemy import Connection
 
+from router import views
 from router.cli import app
 from router.cli._common import DEFAULT_CONFIG, AsJson, Config, answer, clock, database, print_json, print_rows, talk
 from router.db import jobs as queue
-from router.db import receipts, results
 from router.db.engine import reading, writing
 from router.domain.job import Job, Lane, State
 from router.wake import Bell
@@ -19,54 +19,6 @@ jobs = typer.Typer(help="What runs, ran or failed; retry, cancel, hold, release,
 app.add_typer(jobs, name="jobs")
 
 Number = Annotated[int, typer.Argument(help="The job's number, from `isocenter jobs list`")]
-
-
-def summary(job: Job) -> dict[str, Any]:
-    """A job's line: the same fields for people and programs."""
-    return {
-        "id": job.id,
-        "lane": str(job.lane),
-        "state": str(job.state),
-        "outcome": job.outcome and str(job.outcome),
-        "work": job.work,
-        "study_instance_uid": job.study_instance_uid,
-        "series_instance_uid": job.series_instance_uid,
-        "generation": job.generation,
-        "run": job.run,
-        "attempt": job.attempt,
-        "max_attempts": job.max_attempts,
-        "phase": job.phase,
-        "percent": None if job.fraction is None else round(100 * job.fraction),
-        "reason": job.reason,
-        "problem": job.problem,
-        "created": clock(job.created_at),
-        "started": clock(job.started_at),
-        "finished": clock(job.finished_at),
-    }
-
-
-def details(connection: Connection, job_id: int) -> dict[str, Any]:
-    """Everything about one job: its line, settings, measurements, objects, and each destination's answers.
-
-    Raises:  UnknownJob
-    """
-    job = queue.find(connection, job_id)
-    if job is None:
-        raise queue.UnknownJob(f"there is no job {job_id}", remedy="See `isocenter jobs list`")
-    values = summary(job) | {"settings": job.settings, "pixels_digest": job.pixels_digest}
-    if job.lane is Lane.INFER:
-        values["measurements"] = [
-            {"label": m.label, "name": m.name, "value": m.value, "unit": m.unit, "remark": m.remark}
-            for m in results.measurements_of(connection, job_id)
-        ]
-        values["objects"] = [
-            {"kind": one.kind, "sop_instance_uid": one.sop_instance_uid, "path": one.path}
-            for result_set in results.sets_of_job(connection, job_id)
-            for one in results.of_set(connection, result_set.id)
-        ]
-    else:
-        values["receipts"] = receipts.of_job(connection, job_id)
-    return values
 
 
 @jobs.command("list", epilog="Example: isocenter jobs list --state failed")
@@ -82,14 +34,14 @@ def list_(
     with reading(database(config)) as connection:
         found = queue.list_(connection, state=state, lane=lane, study_instance_uid=study, limit=limit)
     columns = ("id", "lane", "work", "state", "outcome", "percent", "attempt", "created", "reason")
-    print_rows(map(summary, found), columns, as_json=as_json, empty="No jobs.")
+    print_rows((views.job(one, clock) for one in found), columns, as_json=as_json, empty="No jobs.")
 
 
 @jobs.command("show", epilog="Example: isocenter jobs show 17")
 def show(job_id: Number, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """One job: phase, attempts, reason, measurements, objects, and what each destination answered."""
     with reading(database(config)) as connection:
-        values = details(connection, job_id)
+        values = views.job_in_full(connection, job_id, clock)
     if as_json:
         print_json(values)
         return

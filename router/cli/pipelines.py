@@ -1,12 +1,9 @@
 """`isocenter pipelines`: what can run here."""
 
-from dataclasses import asdict
-from typing import Any
-
 import typer
 
 from pipelines import catalog
-from pipelines.spec import Spec
+from router import views
 from router.cli import app
 from router.cli._common import DEFAULT_CONFIG, AsJson, Config, answer, models_of, print_json, print_rows
 
@@ -14,18 +11,11 @@ pipelines = typer.Typer(help="What can run here: the catalogue and its model car
 app.add_typer(pipelines, name="pipelines")
 
 
-def card(spec: Spec) -> dict[str, Any]:
-    """The model card as plain values."""
-    values = asdict(spec)
-    values["settings"] = spec.settings.model_json_schema()["properties"] if spec.settings.model_fields else {}
-    return values
-
-
 @pipelines.command("list", epilog="Example: isocenter pipelines list --json")
 def list_(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Every pipeline of the catalogue and every installed bundle, a line each."""
     models_of(config)
-    rows = [card(catalog.find(name).spec) for name in catalog.names()]
+    rows = [views.card(catalog.find(name).spec) for name in catalog.names()]
     print_rows(rows, ("name", "version", "title", "research_use"), as_json=as_json, empty="The catalogue is empty.")
 
 
@@ -35,7 +25,7 @@ def show(name: str, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) ->
     models_of(config)
     spec = catalog.find(name).spec
     if as_json:
-        print_json(card(spec))
+        print_json(views.card(spec))
         return
     answer.print(f"{spec.name} {spec.version}: {spec.title}", markup=False)
     answer.print(f"{'RESEARCH USE ONLY. ' if spec.research_use else ''}{spec.intended_use}\n", markup=False)

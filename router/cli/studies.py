@@ -1,33 +1,18 @@
 """`isocenter studies`: what came, and what it waits for."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from router import views
 from router.cli import app
 from router.cli._common import DEFAULT_CONFIG, AsJson, Config, clock, database, print_rows
 from router.db import studies as index
 from router.db.engine import reading
-from router.domain.study import Study, StudyState
+from router.domain.study import StudyState
 
 studies = typer.Typer(help="What came, and what it waits for.", no_args_is_help=True)
 app.add_typer(studies, name="studies")
-
-
-def summary(study: Study) -> dict[str, Any]:
-    """A study's line: the same fields for people and programs."""
-    return {
-        "study_instance_uid": study.study_instance_uid,
-        "state": str(study.state),
-        "generation": study.generation,
-        "patient_id": study.patient.patient_id,
-        "study_date": study.study_date,
-        "study_description": study.study_description,
-        "calling_ae_title": study.calling_ae_title,
-        "last_instance": clock(study.last_instance_at),
-        "completed": clock(study.completed_at),
-        "note": study.held_reason or study.completeness,
-    }
 
 
 @studies.command("list", epilog="Example: isocenter studies list --state held")
@@ -41,4 +26,4 @@ def list_(
     with reading(database(config)) as connection:
         found = index.list_(connection, state=state, limit=limit)
     columns = ("study_instance_uid", "state", "generation", "study_description", "last_instance", "note")
-    print_rows(map(summary, found), columns, as_json=as_json, empty="No studies yet.")
+    print_rows((views.study(one, clock) for one in found), columns, as_json=as_json, empty="No studies yet.")

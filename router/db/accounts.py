@@ -68,7 +68,7 @@ def add(connection: Connection, name: str, role: Role, password_hash: str | None
     )
     if connection.scalar(made.on_conflict_do_nothing().returning(account.c.name)) is None:
         raise UserExists(f"there is a user {name} already", remedy="Choose another name, or set that user's password")
-    audit.write(connection, who, "user.added", user=name, role=str(role))
+    audit.write(connection, who, "users.changed", change="added", user=name, role=str(role))
 
 
 def find(connection: Connection, name: str) -> Account | None:
@@ -93,7 +93,7 @@ def set_password(connection: Connection, name: str, password_hash: str, *, who: 
     )
     _must(changed.rowcount, name)
     connection.execute(delete(session).where(session.c.account == name))
-    audit.write(connection, who, "user.password", user=name)
+    audit.write(connection, who, "users.changed", change="password", user=name)
 
 
 def set_role(connection: Connection, name: str, role: Role, *, who: str) -> None:
@@ -104,7 +104,7 @@ def set_role(connection: Connection, name: str, role: Role, *, who: str) -> None
     if role is not Role.ADMIN:
         _another_admin(connection, name)
     _must(connection.execute(update(account).where(account.c.name == name).values(role=role)).rowcount, name)
-    audit.write(connection, who, "user.role", user=name, role=str(role))
+    audit.write(connection, who, "users.changed", change="role", user=name, role=str(role))
 
 
 def remove(connection: Connection, name: str, *, who: str) -> None:
@@ -114,7 +114,7 @@ def remove(connection: Connection, name: str, *, who: str) -> None:
     """
     _another_admin(connection, name)
     _must(connection.execute(delete(account).where(account.c.name == name)).rowcount, name)
-    audit.write(connection, who, "user.removed", user=name)
+    audit.write(connection, who, "users.changed", change="removed", user=name)
 
 
 def open_session(connection: Connection, name: str, digest: str) -> None:

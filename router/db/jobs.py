@@ -298,15 +298,15 @@ def hold(connection: Connection, job_id: int, *, who: str, reason: str = "held b
 
     Raises:  UnknownJob, IllegalMove
     """
-    return _command(connection, Event.HOLD, job_id, who, reason=reason)
+    return _command(connection, Event.HOLD, job_id, who, why=reason, reason=reason)
 
 
-def release(connection: Connection, job_id: int, *, who: str) -> Job:
+def release(connection: Connection, job_id: int, *, who: str, why: str = "") -> Job:
     """A person lets a held job go on.
 
     Raises:  UnknownJob, IllegalMove
     """
-    return _command(connection, Event.RELEASE, job_id, who, reason=None, not_before=clock(connection))
+    return _command(connection, Event.RELEASE, job_id, who, why=why, reason=None, not_before=clock(connection))
 
 
 def cancel(connection: Connection, job_id: int, *, who: str, reason: str = "cancelled by a person") -> Job:
@@ -315,21 +315,37 @@ def cancel(connection: Connection, job_id: int, *, who: str, reason: str = "canc
     Raises:  UnknownJob, IllegalMove
     """
     return _command(
-        connection, Event.CANCEL, job_id, who, **REST, reason=reason, problem=None, finished_at=clock(connection)
+        connection,
+        Event.CANCEL,
+        job_id,
+        who,
+        why=reason,
+        **REST,
+        reason=reason,
+        problem=None,
+        finished_at=clock(connection),
     )
 
 
-def revive(connection: Connection, job_id: int, *, who: str) -> Job:
+def revive(connection: Connection, job_id: int, *, who: str, why: str = "") -> Job:
     """A person gives a failed job all its attempts again.
 
     Raises:  UnknownJob, IllegalMove
     """
     return _command(
-        connection, Event.REVIVE, job_id, who, attempt=0, not_before=clock(connection), finished_at=None, outcome=None
+        connection,
+        Event.REVIVE,
+        job_id,
+        who,
+        why=why,
+        attempt=0,
+        not_before=clock(connection),
+        finished_at=None,
+        outcome=None,
     )
 
 
-def rerun(connection: Connection, job_id: int, *, who: str) -> int:
+def rerun(connection: Connection, job_id: int, *, who: str, why: str = "") -> int:
     """A new job like this one, with the next `run` number, so that its objects get their own UIDs.
 
     Raises:  UnknownJob
@@ -343,7 +359,7 @@ def rerun(connection: Connection, job_id: int, *, who: str) -> int:
     made = _insert(connection, **{name: getattr(old, name) for name in kept}, run=last + 1)
     if made is None:  # someone asked for the same re-run at the same moment
         made = connection.execute(select(job.c.id).where(_like(old), job.c.run == last + 1)).scalar_one()
-    audit.write(connection, who, "job.rerun", old.study_instance_uid, job=job_id, new_job=made)
+    audit.write(connection, who, "job.rerun", old.study_instance_uid, job=job_id, new_job=made, why=why)
     return int(made)
 
 
@@ -427,13 +443,13 @@ def _fence(held: Job) -> ColumnElement[bool]:
     return and_(job.c.id == held.id, job.c.worker == held.worker, job.c.attempt == held.attempt)
 
 
-def _command(connection: Connection, event: Event, job_id: int, who: str, **values: Any) -> Job:
-    """A person's move, with its audit row."""
+def _command(connection: Connection, event: Event, job_id: int, who: str, *, why: str = "", **values: Any) -> Job:
+    """A person's move, with its audit row, where their reason stands."""
     moved = _move(connection, event, job.c.id == job_id, **values)
     if not moved:
         after(_existing(connection, job_id).state, event)  # raises, and says what the job can do instead
-        return _command(connection, event, job_id, who, **values)  # it moved between the two statements
-    audit.write(connection, who, f"job.{event}", moved[0].study_instance_uid, job=job_id)
+        return _command(connection, event, job_id, who, why=why, **values)  # it moved between the two statements
+    audit.write(connection, who, f"job.{event}", moved[0].study_instance_uid, job=job_id, why=why)
     return moved[0]
 
 

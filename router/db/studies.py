@@ -2,15 +2,22 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select, update
 
 from dicom_sr.problem import Problem
+from router.db import audit
 from router.db.tables import instance, series, study
 from router.domain.study import Patient, Series, Study, StudyState
 
 
 class UnknownStudy(Problem):
     """The node knows no study by this name."""
+
+    exit_code = 2
+
+
+class NotHeld(Problem):
+    """A study was to be released that nobody holds."""
 
     exit_code = 2
 
@@ -139,12 +146,48 @@ def search(connection: Connection, word: str) -> list[Study]:
     return [_study(row) for row in rows]
 
 
-def list_(connection: Connection, *, state: StudyState | None = None, limit: int = 100, offset: int = 0) -> list[Study]:
-    """Studies, the last received first."""
-    statement = select(study).order_by(study.c.last_instance_at.desc(), study.c.study_instance_uid)
-    if state is not None:
-        statement = statement.where(study.c.state == state)
+def list_(
+    connection: Connection, *, state: StudyState | None = None, search: str = "", limit: int = 100, offset: int = 0
+) -> list[Study]:
+    """Studies, the last received first; `search` as in `count`."""
+    statement = select(study).where(*_wanted(state, search))
+    statement = statement.order_by(study.c.last_instance_at.desc(), study.c.study_instance_uid)
     return [_study(row) for row in connection.execute(statement.limit(limit).offset(offset))]
+
+
+def count(connection: Connection, *, state: StudyState | None = None, search: str = "") -> int:
+    """How many studies there are whose UID, PatientID, AccessionNumber, description or sender begins with `search`."""
+    return int(connection.execute(select(func.count()).select_from(study).where(*_wanted(state, search))).scalar_one())
+
+
+def _wanted(state: StudyState | None, search: str) -> list[ColumnElement[bool]]:
+    wanted = [] if state is None else [study.c.state == state]
+    if search:
+        columns = (study.c.study_instance_uid, study.c.patient_id, study.c.accession_number,
+                   study.c.study_description, study.c.calling_ae_title)  # fmt: skip
+        wanted.append(or_(*(column.istartswith(search, autoescape=True) for column in columns)))
+    return wanted
+
+
+def held_by(connection: Connection, study_instance_uid: str, *, who: str, reason: str) -> None:
+    """A person keeps a study from being routed.
+
+    Raises:  UnknownStudy
+    """
+    search(connection, study_instance_uid)
+    hold(connection, study_instance_uid, reason)
+    audit.write(connection, who, "study.held", study_instance_uid, why=reason)
+
+
+def released_by(connection: Connection, study_instance_uid: str, now: int, *, who: str, reason: str) -> None:
+    """A person lets a held study go on; decide looks at it again, now.
+
+    Raises:  UnknownStudy, NotHeld
+    """
+    search(connection, study_instance_uid)
+    if not release(connection, study_instance_uid, now):
+        raise NotHeld(f"study {study_instance_uid} is not held", remedy="Nothing is to be done")
+    audit.write(connection, who, "study.released", study_instance_uid, why=reason)
 
 
 def series_of(connection: Connection, study_instance_uid: str) -> list[Series]:

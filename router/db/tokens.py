@@ -58,7 +58,7 @@ def add(
     )
     if connection.scalar(made.on_conflict_do_nothing().returning(token.c.name)) is None:
         raise TokenExists(f"there is a token {name} already", remedy="Choose another name, or remove that one")
-    audit.write(connection, who, "token.added", token=name, scopes=kept)
+    audit.write(connection, who, "users.changed", change="token added", token=name, scopes=kept)
 
 
 def of_digest(connection: Connection, digest: str, at: int) -> Token | None:
@@ -86,4 +86,4 @@ def remove(connection: Connection, name: str, *, who: str) -> None:
     """
     if not connection.execute(delete(token).where(token.c.name == name)).rowcount:
         raise UnknownToken(f"there is no token {name}", remedy="See `isocenter tokens list`")
-    audit.write(connection, who, "token.removed", token=name)
+    audit.write(connection, who, "users.changed", change="token removed", token=name)

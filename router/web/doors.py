@@ -10,6 +10,7 @@ OPEN: Literal["open"] = "open"
 """For anybody, also one who has not logged in."""
 
 READING = ("GET", "HEAD")
+WRITING = ("POST",)
 API = "/api/v1"
 
 
@@ -36,6 +37,76 @@ DOORS: tuple[Door, ...] = (
     Door(path="/metrics", needs=Scope.METRICS),
     Door(path="/login", methods=("GET", "HEAD", "POST"), needs=OPEN),
     Door(path="/logout", methods=("POST",), needs=Scope.READ),
+    *_doors(
+        Scope.READ,
+        READING,
+        "/",
+        "/studies",
+        "/studies/{uid}",
+        "/jobs",
+        "/jobs/{id}",
+        "/rules",
+        "/pipelines",
+        "/places",
+        "/node",
+        "/console/{file}",
+        "/favicon.ico",
+    ),
+    *_doors(Scope.ADMINISTER, READING, "/users"),
+    *_doors(Scope.READ, ("GET", "HEAD", "POST"), "/_nicegui/{file:rest}", "/_nicegui_ws/{file:rest}"),
+    *_doors(
+        Scope.READ,
+        READING,
+        *(
+            f"{API}/{path}"
+            for path in (
+                "openapi.json",
+                "me",
+                "events",
+                "system",
+                "studies",
+                "studies/{uid}",
+                "jobs",
+                "jobs/{id}",
+                "jobs/{id}/pictures",
+                "jobs/{id}/pictures/{index}",
+                "pipelines",
+                "pipelines/{name}",
+                "rules",
+                "rules/history",
+                "rules/diff",
+                "sources",
+                "sources/history",
+                "sources/diff",
+                "sources/seen",
+                "destinations",
+                "destinations/history",
+                "destinations/diff",
+            )
+        ),
+    ),
+    *_doors(
+        Scope.READ,
+        WRITING,
+        *(f"{API}/{path}" for path in ("rules/lint", "rules/test", "sources/lint", "destinations/lint")),
+    ),
+    *_doors(
+        Scope.OPERATE,
+        WRITING,
+        *(f"{API}/jobs/{{id}}/{verb}" for verb in ("retry", "cancel", "hold", "release", "rerun")),
+        *(f"{API}/studies/{{uid}}/{verb}" for verb in ("hold", "release")),
+        f"{API}/destinations/{{name}}/echo",
+    ),
+    *_doors(
+        Scope.CONFIGURE,
+        WRITING,
+        *(f"{API}/{kind}{verb}" for kind in ("rules", "sources", "destinations") for verb in ("", "/rollback")),
+        f"{API}/rules/promote",
+        f"{API}/sources/accept",
+    ),
+    *_doors(Scope.ADMINISTER, (*READING, *WRITING), f"{API}/users", f"{API}/tokens"),
+    *_doors(Scope.ADMINISTER, WRITING, f"{API}/users/{{name}}/password", f"{API}/users/{{name}}/role"),
+    *_doors(Scope.ADMINISTER, ("DELETE",), f"{API}/users/{{name}}", f"{API}/tokens/{{name}}"),
 )
 """All of them."""
 

@@ -12,7 +12,7 @@ from router.web import signin
 from router.web.guard import BY_COOKIE, COOKIE, PERSON
 
 PAGE = Template("""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Log in - Isocenter</title>
+<html lang="en"><head><meta charset="utf-8"><link rel="icon" href="data:,"><title>Log in - Isocenter</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
 <style>
 :root{--back:#eef2f6;--card:#fff;--ink:#14202b;--soft:#4a5a69;--line:#7b8a98;--key:#0b5cad;--bad:#a3161f}

@@ -6,6 +6,8 @@ acts on.
 
 import socket
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import structlog
 import uvicorn
@@ -14,8 +16,9 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from dicom_sr.problem import Problem
 from router.node import Node
-from router.web import health, login
+from router.web import api, health, login
 from router.web.guard import Guard, Nonces
+from router.web.live import Live
 from router.web.signin import Register
 
 log = structlog.get_logger()
@@ -28,22 +31,34 @@ class PortTaken(Problem):
     """Another program listens where the window should open."""
 
 
-def build(node: Node) -> FastAPI:
-    """The application without the console."""
-    app = FastAPI(title="Isocenter", docs_url=None, redoc_url=None, openapi_url=None)
+def build(node: Node, *, console: bool) -> FastAPI:
+    """The application; the console is one a process."""
+    live = Live(node.engine)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with live.following():
+            yield
+
+    app = FastAPI(title="Isocenter", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     tls = False
     app.include_router(health.routes(node))
     app.include_router(login.routes(node, tls=tls))
+    api.add_to(app, node, live)
+    if console:
+        from router.web import console as pages  # takes a second, which only a window should
+
+        pages.add_to(app, node, live)
     app.add_middleware(Nonces)
     app.add_middleware(GZipMiddleware, minimum_size=1024)
     app.add_middleware(Guard, register=Register(node.engine, node.settings.web), web=node.settings.web, tls=tls)
     return app
 
 
-def running(node: Node) -> uvicorn.Config:
+def running(node: Node, *, console: bool = True) -> uvicorn.Config:
     """How the application is served. Nobody's word for who they are (X-Forwarded-For) is believed."""
     return uvicorn.Config(
-        build(node),
+        build(node, console=console),
         log_config=None,
         access_log=False,
         server_header=False,

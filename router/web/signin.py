@@ -55,13 +55,14 @@ def log_in(engine: Engine, name: str, password: str, address: str) -> str:
     with writing(engine) as connection:
         if found is None or not fits:
             # a name that nobody has may be a password in the wrong field, so it is kept nowhere
-            audit.write(connection, f"user:{name}" if found else "nobody", "login.refused", address=address)
+            who = f"user:{name}" if found else "nobody"
+            audit.write(connection, who, "user.logged_in", refused=True, address=address)
         else:
             secret = passwords.secret()
             accounts.forgive(connection, by_name)
             accounts.forgive_one(connection, by_address)
             accounts.open_session(connection, name, passwords.digest(secret))
-            audit.write(connection, f"user:{name}", "login", address=address)
+            audit.write(connection, f"user:{name}", "user.logged_in", address=address)
             return secret
     raise WrongPassword("the name or the password is wrong", remedy="Try again, or ask an admin for another password")
 

