@@ -180,6 +180,7 @@ class Web(Section):
 
     host: str = Field("127.0.0.1", description="Address to listen on; loopback by default")
     port: Port = Field(8042, description="TCP port; 0 takes a free one")
+    tls: bool = Field(False, description="HTTPS with the certificate under tls; wanted wherever it is not loopback")
     session_hours: float = Field(12, gt=0, description="A browser has to log in again after so long")
     idle_minutes: float = Field(60, gt=0, description="A browser has to log in again after so long without use")
     open_metrics: bool = Field(False, description="/metrics for anybody; else for a user, or a token of scope metrics")
@@ -218,6 +219,8 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _tls_has_what_it_needs(self) -> "Settings":
+        if self.web.tls and self.tls.certificate_file is None:
+            raise ValueError("web.tls needs tls.certificate_file and tls.key_file")
         if self.listener.tls_port is None:
             if not self.listener.plain:
                 raise ValueError("listener.plain is false and listener.tls_port is null: nobody could come in")

@@ -16,6 +16,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from dicom_sr.problem import Problem
 from router.node import Node
+from router.tls import server_context
 from router.web import api, health, login
 from router.web.guard import Guard, Nonces
 from router.web.live import Live
@@ -41,7 +42,7 @@ def build(node: Node, *, console: bool) -> FastAPI:
             yield
 
     app = FastAPI(title="Isocenter", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    tls = False
+    tls = node.settings.web.tls
     app.include_router(health.routes(node))
     app.include_router(login.routes(node, tls=tls))
     api.add_to(app, node, live)
@@ -56,8 +57,11 @@ def build(node: Node, *, console: bool) -> FastAPI:
 
 
 def running(node: Node, *, console: bool = True) -> uvicorn.Config:
-    """How the application is served. Nobody's word for who they are (X-Forwarded-For) is believed."""
-    return uvicorn.Config(
+    """How the application is served. Nobody's word for who they are (X-Forwarded-For) is believed.
+
+    Raises:  UnusableCredentials
+    """
+    config = uvicorn.Config(
         build(node, console=console),
         log_config=None,
         access_log=False,
@@ -65,12 +69,16 @@ def running(node: Node, *, console: bool = True) -> uvicorn.Config:
         proxy_headers=False,
         timeout_graceful_shutdown=DRAIN_S,
     )
+    if node.settings.web.tls:
+        config.load()
+        config.ssl = server_context(node.settings.tls, "none")
+    return config
 
 
 def serve(node: Node, stop: threading.Event) -> None:
     """Answer HTTP until asked to stop.
 
-    Raises:  PortTaken
+    Raises:  PortTaken, UnusableCredentials
     """
     web = node.settings.web
     listening = socket.socket()

@@ -1,7 +1,9 @@
 """Who may look in, how wrong passwords are met, and what a stranger is given."""
 
+import ssl
 from pathlib import Path
 
+import httpx
 import pytest
 
 from router import passwords
@@ -10,6 +12,7 @@ from router.db import accounts, tokens
 from router.db.engine import now, reading, writing
 from router.domain.access import FORGET_AFTER_S, SECOND, WITH_ADDRESS, WITH_NAME, Role, Scope
 from router.web import signin
+from tests.certificates import authority, issue
 from tests.servers import isocenter
 from tests.web.conftest import PASSWORD, Window, opened, served
 
@@ -214,3 +217,19 @@ def test_the_first_admin_is_made_by_init_and_told_once(tmp_path: Path) -> None:
     assert signin.log_in(engine, "admin", password, "127.0.0.1")
     assert signin.log_in(engine, "alice", "quite a long sentence", "127.0.0.1")
     engine.dispose()
+
+
+def test_https_by_config(tmp_path: Path) -> None:
+    root = authority(tmp_path / "pki")
+    own = issue(root, tmp_path / "pki", "window", "127.0.0.1")
+    files = {"certificate_file": str(own.certificate_file), "key_file": str(own.key_file)}
+    with opened(tmp_path / "node", tls=files, web={"tls": True}) as window:
+        url = window.url.replace("http:", "https:")
+        trust = ssl.create_default_context(cafile=str(root.certificate_file))
+        with httpx.Client(base_url=url, verify=trust, headers={"origin": url}) as browser:
+            answer = browser.post("/login", data={"name": "viewer", "password": PASSWORD})
+            assert "secure" in answer.headers["set-cookie"].lower()
+            assert answer.headers["strict-transport-security"]
+            assert browser.get("/metrics").status_code == 200
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"{window.url}/health")

@@ -23,6 +23,7 @@ def add_to(app: FastAPI, node: Node, live: Live) -> None:
     house = House(node=node, live=live, pictures=Pictures(node))
     inner.add_static_files("/console", ASSETS, max_cache_age=0)
     ui.add_head_html('<link rel="stylesheet" href="/console/console.css">', shared=True)
+    ui.add_head_html('<script src="/console/console.js"></script>', shared=True)
     for module in (now, studies, jobs, books, rest):
         module.add_to(house)
     ui.run_with(

@@ -20,18 +20,6 @@ from router.web.console.desk import Desk, House
 from router.web.console.parts import Words, box, button, card, chip, table
 from router.web.console.studies import verdict
 
-NAMED = """
-for (const one of document.querySelectorAll('.cm-content')) one.setAttribute('aria-label', 'YAML');
-const files = document.querySelector('.q-uploader__input');
-if (files) {
-  files.setAttribute('aria-label', 'DICOM files to try');
-  files.closest('a').removeAttribute('role');
-  files.closest('a').removeAttribute('tabindex');
-  files.removeAttribute('tabindex');
-}
-"""
-"""What screen readers are told of the editor and the upload, which leave it out."""
-
 MONTH = 30 * 86_400 * SECOND
 
 
@@ -196,7 +184,6 @@ async def shelf(desk: Desk, kind: Kind, *, trial: bool) -> None:
     with card(f"Edit {kind}"):
         Words("p", "Faults are named as you type; nothing changes before you save.", "soft small")
         editor = ui.codemirror(text, language="YAML", line_wrapping=True)
-        ui.timer(0.5, lambda: ui.run_javascript(NAMED), once=True)
         faults = box("div")
         faults.props["aria-live"] = "polite"
 
@@ -298,7 +285,7 @@ def history(desk: Desk, kind: Kind, found: list[Revision], editor: Any) -> None:
             with shown:
                 lines = revise.difference(one, found[0]).lines
                 Words("h3", f"From revision {one.number} to {found[0].number}")
-                with box("div", "diff mono"):
+                with box("div", "diff mono pre"):
                     for line in lines or ("no difference",):
                         Words("div", line, "plus" if line[:1] == "+" else "minus" if line[:1] == "-" else "")
 

@@ -72,11 +72,13 @@ class Desk:
         return self.house.node
 
     def clock(self, microseconds: int | None) -> str:
-        """A time for people, in the node's zone."""
+        """A time for people, in the node's zone; of today without the date."""
         if microseconds is None:
             return ""
         zone = ZoneInfo(self.node.settings.timezone)
-        return datetime.fromtimestamp(microseconds / 1e6, zone).strftime("%Y-%m-%d %H:%M:%S")
+        at = datetime.fromtimestamp(microseconds / 1e6, zone)
+        today = datetime.now(zone).date()
+        return at.strftime("%H:%M:%S" if at.date() == today else "%Y-%m-%d %H:%M:%S")
 
     def now(self) -> Person | None:
         """Who sits here now; None when the session is over."""

@@ -104,13 +104,11 @@ class _Field(Element):
     def __init__(self, tag: str, value: str) -> None:
         super().__init__(tag)
         self.value = value
-        self.props["value"] = value
+        self.props["defaultValue"] = value  # `value` would undo what a person types whenever the page is drawn anew
         self.on("input", self._changed, js_handler=VALUE)
 
     def _changed(self, event: Any) -> None:
         self.value = str(event.args)
-        with self.props.suspend_updates():  # what the browser shows already
-            self.props["value"] = self.value
 
 
 def choice(label: str, options: Sequence[str], then: Callable[[str], Any], *, value: str) -> Element:
@@ -133,7 +131,7 @@ def slide(label: str, low: int, high: int, then: Callable[[int], Any], *, value:
     with box("label", "field"):
         Words("span", label)
         made = box("input")
-        made.props.update({"type": "range", "min": low, "max": high, "value": value})
+        made.props.update({"type": "range", "min": low, "max": high, "defaultValue": value})
     made.on("input", lambda event: then(int(event.args)), throttle=0.05, js_handler=VALUE)
     return made
 

@@ -4,6 +4,8 @@ import asyncio
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
+from nicegui import ui
+
 from dicom_sr.problem import Problem
 from router.db import results
 from router.db.engine import reading
@@ -59,10 +61,8 @@ def lay_out(desk: Desk, job_id: int, seen: Album) -> None:
 
     def go(index: int, *, turned: bool = False) -> None:
         view.index = max(0, min(seen.slices - 1, index))
-        with slider.props.suspend_updates():
-            slider.props["value"] = view.index
         if turned:
-            slider.update()
+            ui.run_javascript(f"document.getElementById('slices').value = {view.index}")
         draw()
 
     def choose(window: str) -> None:
@@ -93,6 +93,7 @@ def lay_out(desk: Desk, job_id: int, seen: Album) -> None:
             place = Words("p", "", "soft small")
             slider = slide("Slice (wheel over the picture, or arrow keys here)", 0, seen.slices - 1, go,
                            value=view.index)  # fmt: skip
+            slider.props["id"] = "slices"
         with box("div"):
             choice("Window", seen.windows, choose, value=view.window)
             slide("Opacity", 0, 100, opacity, value=view.opacity)
