@@ -1,8 +1,9 @@
 """The coded terms that we write, each with its source; nothing codes by hand elsewhere.
 
-Three tables lie beside this file. `codes.csv` holds the terms: *pydicom* (a test resolves it), *standard* (CID or TID
+Four tables lie beside this file. `codes.csv` holds the terms: *pydicom* (a test resolves it), *standard* (CID or TID
 cited) or *own* (scheme 99ISOCENTER, declared in every object that uses it, with its definition). `structures.csv`
-says how a structure is coded and coloured, `quantities.csv` how a number is. A near code is never bent.
+says how a structure is coded and coloured, `quantities.csv` how a number is, `label_sets.csv` what published models
+call structures. A near code is never bent: a structure without a sure one is *own*.
 """
 
 import csv
@@ -96,6 +97,11 @@ def structure(name: str) -> Structure:
     return _of(structures(), name, "structure")
 
 
+def labelled(label: str) -> Structure | None:
+    """The structure that published label sets mean by this label, or None where none has it; case does not matter."""
+    return _labels().get(label.casefold())
+
+
 def quantity(name: str) -> Quantity:
     """The quantity of this name in `quantities.csv`.
 
@@ -149,6 +155,20 @@ def structures() -> dict[str, Structure]:
         )
         for row in _rows("structures.csv")
     }
+
+
+@cache
+def label_sets() -> dict[str, dict[str, Structure]]:
+    """Every line of `label_sets.csv`: by set, then by label."""
+    sets: dict[str, dict[str, Structure]] = {}
+    for row in _rows("label_sets.csv"):
+        sets.setdefault(row["set"], {})[row["label"]] = structure(row["structure"])
+    return sets
+
+
+@cache
+def _labels() -> dict[str, Structure]:
+    return {label.casefold(): found for labels in label_sets().values() for label, found in labels.items()}
 
 
 @cache

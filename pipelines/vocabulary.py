@@ -1,7 +1,8 @@
 """What a model calls a structure, in the standard's codes; a name that has none there stays a name.
 
 A model's label ("kidney_right", "Right Kidney", "lv_pool") is free text. It is matched word by word, exactly, with the
-concepts that the standard lists for segmented structures; a near concept is never taken. What matches nothing is
+concepts that the standard lists for segmented structures, unless it is a label of a published set, whose codes stand in
+`dicom_sr/label_sets.csv`; a near concept is never taken. What matches nothing is
 coded as an anatomical structure, and its name stands in the label.
 
 Source:  PS3.16 CID 7192 (Anatomical Structure Segmentation Property Type), CID 7159 (Lesion Segmentation Type),
@@ -50,6 +51,9 @@ class Term:
 @cache
 def term(label: str) -> Term:
     """The codes of what a model calls `label`."""
+    structure = codes.labelled(label)
+    if structure is not None:
+        return Term(structure.category, structure.type, structure.laterality, True)
     words = _words(label)
     found = _concepts().get(frozenset(words))
     if found:

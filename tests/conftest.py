@@ -26,9 +26,18 @@ COMPONENTS: dict[str, Callable[[], object]] = {
     "dicom3tools": lambda: shutil.which("dciodvfy"),
     "PixelMed": lambda: Path("/usr/share/java/pixelmed.jar").exists() and shutil.which("java"),
     "Chromium": lambda: shutil.which("chromium"),
+    "Chromedriver": lambda: shutil.which("chromedriver"),
+    "OHIF": lambda: shutil.which("npm") and viewer_pages(),
     "PostgreSQL": lambda: next(Path("/usr/lib/postgresql").glob("*/bin/initdb"), None),
     "strace": lambda: shutil.which("strace"),
 }
+
+
+def viewer_pages() -> bool:
+    """OHIF's pages, fetched by npm once."""
+    from tests.viewer.ohif import fetch
+
+    return fetch()
 
 
 def component(name: str) -> None:

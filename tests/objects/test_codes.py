@@ -68,6 +68,29 @@ def test_the_known_contradiction_of_a_respected_table_is_caught():
     assert contradiction("left_lung", ["Lung"])
 
 
+OWN_LABELS = {
+    "totalsegmentator_v1": 104, "totalsegmentator_v2": 117, "monai_wholebody": 104, "btcv": 13, "brats": 5,
+    "prostate": 4, "spleen": 1,
+}  # fmt: skip
+WITHOUT_A_SURE_CODE = re.compile(
+    r"rib_(left|right)_\d+|(gluteus_\w+|autochthon|iliopsoas|hip|kidney_cyst)_(left|right)|vertebrae_S1"
+    r"|portal_vein_and_splenic_vein|Portal and Splenic Veins|heart_myocardium|central gland"
+    r"|.*[Tt]umor.*|Peritumoral edema"
+)
+"""Labels that are exported with a code of our own, since none of the standard's was sure."""
+
+
+@pytest.mark.parametrize("name", OWN_LABELS)
+def test_every_label_of_a_published_set_is_coded_and_its_own_codes_are_listed(name: str):
+    labels = codes.label_sets()[name]
+    assert len(labels) == OWN_LABELS[name]
+    for label, structure in labels.items():
+        assert bool(codes.own([structure.type])) == bool(WITHOUT_A_SURE_CODE.fullmatch(label)), label
+        meanings = [structure.type.meaning, *([structure.laterality.meaning] if structure.laterality else [])]
+        assert not contradiction(label, meanings)
+        assert codes.labelled(label.upper()) is structure
+
+
 @pytest.mark.parametrize("structure", codes.structures().values(), ids=lambda s: s.name)
 def test_structures_have_colours_of_their_own(structure: codes.Structure):
     same = [s.name for s in codes.structures().values() if s.rgb == structure.rgb]
