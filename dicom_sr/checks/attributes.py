@@ -81,6 +81,9 @@ COPIED = frozenset({*IDENTITY, REQUEST, "ReferencedRequestSequence", "PositionRe
 NOT_CODED = COPIED | {"PerFrameFunctionalGroupsSequence"}
 """What is not looked at element by element: the source's own, and groups that are looked at once each."""
 
+INSTANCE = re.compile(rb"\x08\x00\x55\x11UI..[0-9.]*\0?", re.DOTALL)
+"""ReferencedSOPInstanceUID as it is encoded: groups that differ in it alone are as well formed as each other."""
+
 REFERENCES = frozenset(
     {"ReferencedSOPInstanceUID", "ReferencedSOPClassUID", "SeriesInstanceUID", "FrameOfReferenceUID"}
 )
@@ -96,12 +99,19 @@ def attributes(seen: Seen, type_1: tuple[str, ...], type_2: tuple[str, ...]) -> 
     used: set[str] = set()
     yield from forms(dataset, place, Seeking(ours=seen.ours, used=used))
     looked: set[int] = set()
+    clean: set[bytes] = set()
     for index, frame in enumerate(seen.groups, start=1):
         for group in frame:
             if id(group.dataset) not in looked:
                 looked.add(id(group.dataset))
+                pattern = INSTANCE.sub(b"", group.encoded)
+                if pattern and pattern in clean:
+                    continue
                 where = f"{place}.PerFrameFunctionalGroupsSequence[{index}]"
-                yield from forms(group.dataset, where, Seeking(ours=seen.ours, used=used))
+                faults = list(forms(group.dataset, where, Seeking(ours=seen.ours, used=used)))
+                if not faults:
+                    clean.add(pattern)
+                yield from faults
     declared = {text(item, "CodingSchemeDesignator") for item in items(dataset, "CodingSchemeIdentificationSequence")}
     for scheme in sorted(used - declared):
         if scheme.startswith("99"):  # PS3.3 C.12.1 (Coding Scheme Identification)

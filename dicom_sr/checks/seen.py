@@ -74,6 +74,8 @@ class Group:
 
     dataset: Dataset
     said: dict[str, Any]
+    encoded: bytes = b""
+    """As it lies in the file, where it was read from there."""
 
 
 @dataclass(slots=True, eq=False)
@@ -271,7 +273,7 @@ def _read(encoded: bytes, known: dict[bytes, Group]) -> Group:
     """One functional group; of those that differ in their dimension indices alone, only these are read."""
     at = encoded.find(INDICES)
     if at < 0:
-        return _group(read_dataset(BytesIO(encoded), False, True))
+        return _group(read_dataset(BytesIO(encoded), False, True), encoded)
     (length,) = struct.unpack_from("<H", encoded, at + 6)
     start, stop = at + 8, at + 8 + length
     values = struct.unpack_from(f"<{length // 4}I", encoded, start)
@@ -284,8 +286,8 @@ def _read(encoded: bytes, known: dict[bytes, Group]) -> Group:
     return Group(known[pattern].dataset, {**known[pattern].said, "indices": values})
 
 
-def _group(part: Dataset) -> Group:
-    return Group(part, _said(part))
+def _group(part: Dataset, encoded: bytes = b"") -> Group:
+    return Group(part, _said(part), encoded)
 
 
 def _parts(item: Dataset) -> Iterator[Group]:
