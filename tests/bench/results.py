@@ -137,18 +137,23 @@ def prepare_dcmqi(order: Order, folder: Path) -> None:
     (folder / "meta.json").write_text(json.dumps(meta))
 
 
-def frames_of(content: bytes) -> dict[tuple[int, float], bytes]:
-    """The packed pixels of each frame that is not empty, by segment and height."""
+def frames_of(content: bytes) -> dict[tuple[int, int], bytes]:
+    """The packed pixels of each frame that is not empty, by segment and rank of its height.
+
+    dcmqi writes positions of its own, a hundredth of a millimetre off where slices are 560/300 mm apart.
+    """
     dataset = pydicom.dcmread(BytesIO(content))
     size = dataset.Rows * dataset.Columns // 8
     shared = dataset.SharedFunctionalGroupsSequence[0]
+    groups = dataset.PerFrameFunctionalGroupsSequence
+    heights = [round(float(group.PlanePositionSequence[0].ImagePositionPatient[2]), 1) for group in groups]
+    rank = {height: place for place, height in enumerate(sorted(set(heights)))}
     found = {}
-    for index, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+    for index, group in enumerate(groups):
         identified = group.get("SegmentIdentificationSequence") or shared.SegmentIdentificationSequence
-        height = round(float(group.PlanePositionSequence[0].ImagePositionPatient[2]), 2)
         pixels = dataset.PixelData[index * size : (index + 1) * size]
         if any(pixels):
-            found[int(identified[0].ReferencedSegmentNumber), height] = pixels
+            found[int(identified[0].ReferencedSegmentNumber), rank[heights[index]]] = pixels
     return found
 
 
