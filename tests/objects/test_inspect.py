@@ -20,13 +20,6 @@ from tests.servers import isocenter
 TRUE_FAULTS = {"seg_image_sm_dots.dcm": ["SEG.PixelData: is not padded with zeros"]}
 """highdicom 0.28 pads odd pixel data with 0x30; PS3.5 8.1.1 wants zeros."""
 
-ONLY_BY_ORDER = {
-    "other patient id", "no issuer", "other series number", "research not said", "product", "other manufacturer",
-    "other device", "other version", "other time zone", "other content time", "other character set",
-    "series UID not as ordered", "SOP instance UID not as ordered", "no contributing equipment",
-}  # fmt: skip
-"""Defects that are none without the order: an object by others may be so."""
-
 
 def test_objects_by_others_have_only_their_true_faults(data: Path):
     seen = 0
