@@ -145,7 +145,10 @@ class Completeness(Section):
     """When a study counts as complete."""
 
     quiet_period_s: float = Field(30, ge=0, description="Silence after the last instance and its association's end")
-    deadline_s: float = Field(3600, gt=0, description="After the first instance: decided with what is there")
+    deadline_s: float = Field(3600, gt=0, description="Longest wait after the first instance")
+    at_deadline: Literal["decide", "hold"] = Field(
+        "decide", description="What happens then: decide with what is there, or hold the study for a person"
+    )
 
 
 class Inference(Section):

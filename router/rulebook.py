@@ -82,7 +82,13 @@ class Source(Section):
         ["store", "echo"], description="What it may ask for; who may store may not thereby read"
     )
     quiet_period_s: float | None = Field(None, ge=0, description="Silence after its last instance; default: as set")
+    series_quiet_period_s: float | None = Field(
+        None, ge=0, description="Silence after the last instance of a series; default: quiet_period_s, or as learned"
+    )
     deadline_s: float | None = Field(None, gt=0, description="Longest wait after its first instance; default: as set")
+    at_deadline: Literal["decide", "hold"] | None = Field(
+        None, description="What happens then: decide with what is there, or hold for a person; default: as set"
+    )
     witnesses: list[Literal["announced", "series", "mpps", "commitment", "count"]] = Field(
         ["announced", "mpps"],
         description="What proves completeness without waiting: announced is NumberOfStudyRelatedInstances, "

@@ -49,6 +49,8 @@ class Explanation:
                     "modality": one.modality,
                     "series_description": one.series_description,
                     "generation": one.facts_generation,
+                    "completed_at": one.completed_at,
+                    "witnesses": one.witnesses,
                     "facts": {key: kept for key, kept in (one.facts or {}).items() if key not in IDENTITY},
                 }
                 for one in self.series
@@ -64,7 +66,7 @@ class Explanation:
         """The page, line by line, with times in this zone."""
         yield from _arrival(self.study, zone)
         for one in self.series:
-            yield from _series(one)
+            yield from _series(one, zone)
         for generation in sorted({one.generation for one in self.decisions}):
             made = [decision for decision in self.decisions if decision.generation == generation]
             yield f"Decisions of generation {generation}, by revision {made[0].revision} of the rules:"
@@ -122,11 +124,13 @@ def _arrival(study: Study, zone: ZoneInfo) -> Iterator[str]:
         yield f"  looked at again at {_clock(study.decide_at, zone)}"
 
 
-def _series(one: Series) -> Iterator[str]:
+def _series(one: Series, zone: ZoneInfo) -> Iterator[str]:
     yield f"Series {one.series_instance_uid} {one.modality} {one.series_description!r}"
     facts = restore(one.facts or {})
     shown = [f"{name} {facts[name].text}" for name in SHOWN if name in facts]
     yield f"  {', '.join(shown)}" if shown else "  not decided on yet"
+    if one.witnesses and one.completed_at is not None and one.witnesses.get("scope") == "Series":
+        yield f"  complete at {_clock(one.completed_at, zone)}, before its study: {one.witnesses['sentence']}"
 
 
 def _decision(one: Decision) -> Iterator[str]:

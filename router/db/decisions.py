@@ -13,7 +13,7 @@ class Decision:
     """One rule's answer for one of its pipelines.
 
     `series_instance_uid` is empty for a study-level rule; `pipeline` where the rule names none; `reasons` is a verdict
-    tree as JSON.
+    tree as JSON; `inputs` is the digest of what was decided on.
     """
 
     study_instance_uid: str
@@ -28,6 +28,7 @@ class Decision:
     destinations: list[str]
     job_id: int | None
     decided_at: int
+    inputs: str = ""
     id: int | None = None
 
 

@@ -1,91 +1,112 @@
 """What the database knows of a study's arrival: the evidence that completeness is decided from."""
 
+from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import Connection, and_, case, func, select
 
 from router.db import steps
-from router.db.tables import association, commitment_request, instance, result, result_set
-from router.domain import procedure_step
-from router.domain.completeness import Announced, Evidence
-from router.domain.procedure_step import named_by
+from router.db.tables import association, commitment_request, instance, result, result_set, series
+from router.domain.arrival import Arrived
+from router.domain.counting import restore
 from router.domain.study import Study
+from router.domain.witnesses import Told
 
 MOST_UIDS = 10_000
 """UIDs of one statement; both databases take so many parameters."""
 
 
-def of(connection: Connection, study: Study) -> Evidence:
-    """Evidence on what has arrived since the study was last complete; where nothing has, its times are the study's."""
+def arrived(connection: Connection, study: Study) -> list[Arrived]:
+    """What has arrived of each series, our own results left out."""
     mine = _mine(study)
-    fresh = instance.c.received_at > (study.completed_at or 0)
+    first = instance.c.received_at > (study.completed_at or 0)
+    fresh = and_(first, instance.c.received_at > func.coalesce(series.c.completed_at, 0))
+    of_series = and_(
+        series.c.series_instance_uid == instance.c.series_instance_uid,
+        series.c.study_instance_uid == instance.c.study_instance_uid,
+    )
     counted = connection.execute(
         select(
+            instance.c.series_instance_uid,
             func.count().label("instances"),
             func.count(case((instance.c.pixel_digest.is_(None), 1))).label("undigested"),
-            func.min(case((fresh, instance.c.received_at))).label("first_at"),
-            func.max(case((fresh, instance.c.received_at))).label("last_at"),
-        ).where(*mine)
-    ).one()
-    carriers = select(instance.c.association_id).where(*mine, fresh).distinct()
-    ends = connection.execute(
-        select(
-            func.count(case((association.c.closed_at.is_(None), 1))).label("open"),
-            func.max(association.c.closed_at).label("released_at"),
-        ).where(association.c.id.in_(carriers))
-    ).one()
-    return Evidence(
-        instances=counted.instances,
-        undigested=counted.undigested,
-        first_at=counted.first_at or study.last_instance_at,
-        last_at=counted.last_at or study.last_instance_at,
-        open_associations=ends.open,
-        released_at=ends.released_at,
+            func.max(instance.c.received_at).label("last_at"),
+            func.min(case((first, instance.c.received_at))).label("first_at"),
+            func.min(case((fresh, instance.c.received_at))).label("fresh_at"),
+        )
+        .select_from(instance.outerjoin(series, of_series))
+        .where(*mine)
+        .group_by(instance.c.series_instance_uid)
+        .order_by(func.min(instance.c.received_at), instance.c.series_instance_uid)
+    ).all()
+    carried: dict[str, list[Any]] = {}
+    carriers = select(instance.c.series_instance_uid, instance.c.association_id).where(*mine, first).distinct()
+    pairs = carriers.subquery()
+    for row in connection.execute(
+        select(pairs.c.series_instance_uid, association.c.id, association.c.closed_at).join(
+            association, association.c.id == pairs.c.association_id
+        )
+    ):
+        carried.setdefault(row.series_instance_uid, []).append(row)
+    return [_arrived(row, carried.get(row.series_instance_uid, [])) for row in counted]
+
+
+def _arrived(row: Any, carriers: list[Any]) -> Arrived:
+    return Arrived(
+        **row._mapping,
+        open=frozenset(one.id for one in carriers if one.closed_at is None),
+        released_at=max((one.closed_at for one in carriers if one.closed_at is not None), default=None),
     )
 
 
-def asked_to_commit(connection: Connection, study: Study) -> Announced | None:
-    """How many instances the sender's storage commitment requests name, once they name all that has come.
+def told(connection: Connection, study: Study, trusted: Collection[str]) -> Told:
+    """What was said of how many instances there should be, as far as this source is trusted with it."""
+    count = restore(study.announced) if "count" in trusted else None
+    performed = steps.of_study(connection, study.study_instance_uid) if "mpps" in trusted else []
+    to_commit = _asked_to_commit(connection, study) if "commitment" in trusted else frozenset()
+    named = to_commit.union(uid for step in performed for made in step.series.values() for uid in made)
+    here = _here(connection, study) if named else {}
+    missing = named.difference(*here.values())
+    return Told(
+        counted=count.witness(study.last_instance_at) if count is not None else None,
+        steps=performed,
+        to_commit=to_commit,
+        here=here,
+        elsewhere=_elsewhere(connection, missing),
+        headers=_first_headers(connection, study) if {"announced", "series"} & set(trusted) else {},
+    )
 
-    What they name and nobody has sent us is missing from this study.
-    """
+
+def _asked_to_commit(connection: Connection, study: Study) -> frozenset[str]:
     since = commitment_request.c.received_at >= study.first_instance_at
     requests = connection.execute(
         select(commitment_request.c.requested).where(
             commitment_request.c.calling_ae_title == study.calling_ae_title, since
         )
     ).scalars()
-    named = {str(sop_instance_uid) for requested in requests for _, sop_instance_uid in requested}
-    here = _here(connection, study)
-    return named_by(named, here, _elsewhere(connection, named - here), "storage commitment")
+    return frozenset(str(sop_instance_uid) for requested in requests for _, sop_instance_uid in requested)
 
 
-def performed(connection: Connection, study: Study) -> Announced | None:
-    """How many instances the modalities' performed procedure steps name, once they are over and name all that came."""
-    told = steps.of_study(connection, study.study_instance_uid)
-    here = _here(connection, study)
-    named = {uid for step in told for made in step.series.values() for uid in made}
-    return procedure_step.announced(told, here, _elsewhere(connection, named - here))
+def _here(connection: Connection, study: Study) -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for row in connection.execute(
+        select(instance.c.series_instance_uid, instance.c.sop_instance_uid).where(*_mine(study))
+    ):
+        found.setdefault(row.series_instance_uid, set()).add(row.sop_instance_uid)
+    return {uid: frozenset(uids) for uid, uids in found.items()}
 
 
-def _here(connection: Connection, study: Study) -> set[str]:
-    return set(connection.execute(select(instance.c.sop_instance_uid).where(*_mine(study))).scalars())
-
-
-def _elsewhere(connection: Connection, sop_instance_uids: set[str]) -> set[str]:
+def _elsewhere(connection: Connection, sop_instance_uids: Collection[str]) -> frozenset[str]:
     """Those of these instances that the node has in other studies, or as something that is not counted."""
-    uids = list(sop_instance_uids)
-    if not uids:
-        return set()
-    known = instance.c.sop_instance_uid
-    return {
+    uids, known = list(sop_instance_uids), instance.c.sop_instance_uid
+    return frozenset(
         uid
         for at in range(0, len(uids), MOST_UIDS)
         for uid in connection.execute(select(known).where(known.in_(uids[at : at + MOST_UIDS]))).scalars()
-    }
+    )
 
 
-def first_headers(connection: Connection, study: Study) -> list[tuple[dict[str, Any], int]]:
+def _first_headers(connection: Connection, study: Study) -> dict[str, tuple[dict[str, Any], int]]:
     """Header of one instance of each series, and how many instances the series has."""
     chosen = (
         select(func.min(instance.c.sop_instance_uid).label("uid"), func.count().label("instances"))
@@ -94,11 +115,11 @@ def first_headers(connection: Connection, study: Study) -> list[tuple[dict[str, 
         .subquery()
     )
     rows = connection.execute(
-        select(instance.c.header, chosen.c.instances)
+        select(instance.c.series_instance_uid, instance.c.header, chosen.c.instances)
         .join(chosen, instance.c.sop_instance_uid == chosen.c.uid)
         .where(*_mine(study))
     )
-    return [(row.header, row.instances) for row in rows]
+    return {row.series_instance_uid: (row.header, row.instances) for row in rows}
 
 
 def own_series(connection: Connection, study_instance_uid: str) -> frozenset[str]:

@@ -46,6 +46,7 @@ def add_inference(
     priority: int,
     max_attempts: int,
     run: int = 0,
+    completeness: str | None = None,
 ) -> tuple[int, bool]:
     """The one inference job of (pixels, identity, pipeline, version, settings, run), and whether this call made it.
 
@@ -70,6 +71,7 @@ def add_inference(
         settings=settings,
         priority=priority,
         max_attempts=max_attempts,
+        completeness=completeness,
     )
     if made is not None:
         return made, True
@@ -354,7 +356,7 @@ def rerun(connection: Connection, job_id: int, *, who: str, why: str = "") -> in
     kept = ("lane", "priority", "study_instance_uid", "series_instance_uid", "generation", "pixels_digest",
             "identity_digest", "pipeline",
             "pipeline_version", "weights_digest", "settings", "settings_digest", "result_set_id", "destination",
-            "findings_job_id", "profile", "max_attempts")  # fmt: skip
+            "findings_job_id", "profile", "max_attempts", "completeness")  # fmt: skip
     last = connection.execute(select(func.max(job.c.run)).where(_like(old))).scalar_one()
     made = _insert(connection, **{name: getattr(old, name) for name in kept}, run=last + 1)
     if made is None:  # someone asked for the same re-run at the same moment

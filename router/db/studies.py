@@ -196,17 +196,24 @@ def series_of(connection: Connection, study_instance_uid: str) -> list[Series]:
     return sorted((_series(row) for row in rows), key=lambda one: (_number(one.series_number), one.series_instance_uid))
 
 
-def keep_facts(
-    connection: Connection, study_instance_uid: str, series_instance_uid: str, facts: dict[str, Any], generation: int
+def complete_series(
+    connection: Connection,
+    study_instance_uid: str,
+    series_instance_uid: str,
+    *,
+    facts: dict[str, Any],
+    witnesses: dict[str, Any],
+    generation: int,
+    now: int,
 ) -> None:
-    """What the series was when the study was complete for the n-th time."""
+    """What the series was when rules were asked about it, and how it was known to be complete."""
     connection.execute(
         update(series)
         .where(
             series.c.study_instance_uid == study_instance_uid,
             series.c.series_instance_uid == series_instance_uid,
         )
-        .values(facts=facts, facts_generation=generation)
+        .values(facts=facts, facts_generation=generation, witnesses=witnesses, completed_at=now)
     )
 
 

@@ -181,6 +181,7 @@ pause = Table(
     Column("study_instance_uid", Text, primary_key=True),
     Column("calling_ae_title", Text, nullable=False),
     Column("longest", BigInteger, nullable=False, comment="between two instances of the study, in microseconds"),
+    Column("longest_in_series", BigInteger, nullable=False, comment="between two instances of one series"),
     Column("noted_at", BigInteger, nullable=False),
 )
 """What quiet periods are learned from: how long each sender has paused inside a study."""
@@ -195,8 +196,10 @@ series = Table(
     Column("series_number", Text, nullable=False),
     Column("series_description", Text, nullable=False),
     Column("body_part_examined", Text, nullable=False),
-    Column("facts", JSON, comment="aggregated over all instances when the study was last complete"),
+    Column("facts", JSON, comment="aggregated over all instances when the series was last complete"),
     Column("facts_generation", Integer),
+    Column("completed_at", BigInteger, comment="when rules about series were last asked about it"),
+    Column("witnesses", JSON, comment="how its completeness was known then, and of which instances"),
 )
 Index("ix_series_study_instance_uid", series.c.study_instance_uid, series.c.series_instance_uid)
 
@@ -267,6 +270,7 @@ job = Table(
     Column("settings", JSON),
     Column("settings_digest", Text),
     Column("run", Integer, nullable=False, default=0, comment="counts re-runs that a person asked for"),
+    Column("completeness", Text, comment="how it was known that what it reads is complete, for the report"),
     Column("result_set_id", ID, comment="what a delivery job sends"),
     Column("destination", Text, comment="where a delivery job sends it"),
     Column("findings_job_id", ID, comment="the inference job whose findings a build job builds"),
@@ -353,8 +357,9 @@ decision = Table(
     Column("destinations", JSON, nullable=False),
     Column("job_id", ID, ForeignKey("job.id"), comment="the one run that many decisions may share"),
     Column("decided_at", BigInteger, nullable=False),
+    Column("inputs", Text, nullable=False, comment="digest of the series, or of the study, as it was decided on"),
     UniqueConstraint(
-        "study_instance_uid", "generation", "series_instance_uid", "rule", "pipeline", name="uq_decision_once"
+        "study_instance_uid", "generation", "series_instance_uid", "rule", "pipeline", "inputs", name="uq_decision_once"
     ),
     CheckConstraint("mode IN ('on', 'shadow', 'off')", name="mode"),
 )

@@ -1,4 +1,4 @@
-"""When a study is complete: a pure decision over what the database knows, with its reason.
+"""When a study, or a series, is complete: a pure decision over what the database knows, with its reason.
 
 A positive witness (as many instances as were announced) decides at once. An open association, objects that are still
 being digested and a gap between slices only veto: each prefix of an in-order series is gap-free, so that no gap proves
@@ -18,8 +18,11 @@ DIGESTING = SECOND // 4
 OPEN = 5 * SECOND
 """How soon to look again while an association is open; its end wakes decide anyway."""
 
-GAP_PATIENCE = 10
-"""A gap between slices makes the quiet period so many times longer."""
+PATIENCE = 10
+"""A gap between slices, or a modality that says it is still at work, makes the quiet period so many times longer.
+
+The latter is no veto, since modalities forget to say that they have finished.
+"""
 
 
 class Outcome(StrEnum):
@@ -39,10 +42,11 @@ class Announced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What is known of a study's arrival. Times in microseconds since 1970 UTC.
+    """What is known of the arrival of a study, or of one series. Times in microseconds since 1970 UTC.
 
     `first_at` and `last_at` are those of the instances that came since the study was last complete; `released_at` is
-    the end of the last association that carried one of them. `gaps` counts series with a gap between slices.
+    the end of the last association that carried one of them. `gaps` counts series with a gap between slices; `going_on`
+    is that a performed procedure step is in progress.
     """
 
     instances: int
@@ -53,6 +57,7 @@ class Evidence:
     released_at: int | None = None
     announced: Announced | None = None
     gaps: int = 0
+    going_on: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,12 +121,12 @@ def decide(evidence: Evidence, policy: Policy, now: int) -> Wait | Complete | St
             instances=evidence.instances,
             expected=announced.instances,
         )
-    quiet = policy.quiet * (GAP_PATIENCE if evidence.gaps else 1)
+    why = _patience(evidence)
+    quiet = policy.quiet * (PATIENCE if why else 1)
     silent_since = max(evidence.last_at, evidence.released_at or 0)
     until = min(silent_since + quiet, deadline)
     if now < until:
-        gap = ", and longer because slices are missing" if evidence.gaps else ""
-        return Wait(until=until, reason=f"quiet period of {_seconds(quiet)}{gap}")
+        return Wait(until=until, reason=f"quiet period of {_seconds(quiet)}{why}")
     return Complete(
         witness="quiet",
         sentence=f"{_count(evidence.instances)} received{_shortfall(evidence)}, then silence for "
@@ -129,6 +134,13 @@ def decide(evidence: Evidence, policy: Policy, now: int) -> Wait | Complete | St
         instances=evidence.instances,
         expected=announced.instances if announced is not None else None,
     )
+
+
+def _patience(evidence: Evidence) -> str:
+    """Why to wait longer; empty when there is no reason."""
+    if evidence.gaps:
+        return ", and longer because slices are missing"
+    return ", and longer because a procedure step is in progress" if evidence.going_on else ""
 
 
 def _at_deadline(evidence: Evidence, policy: Policy) -> Complete | Stuck:
@@ -178,6 +190,20 @@ def announced_by_headers(series: Sequence[tuple[Mapping[str, Any], int]], *, eac
         return None
     short = sum(max(0, (number or 0) - count) for number, (_, count) in zip(said, series, strict=True))
     return Announced(instances=sum(count for _, count in series) + short, by="the size that each series gives")
+
+
+def announced_by_series_header(header: Mapping[str, Any]) -> Announced | None:
+    """What an instance of a series says of how many the series has."""
+    for keyword in ("NumberOfSeriesRelatedInstances", "ImagesInAcquisition"):
+        number = _number(header, keyword)
+        if number is not None:
+            return Announced(instances=number, by=keyword)
+    return None
+
+
+def in_report(known: Complete, *, scope: str, used: int) -> str:
+    """How completeness of a study or series was known, as the report of a run on `used` instances says it."""
+    return f"{scope} complete: {known.sentence}. {_count(used)} of this series {'was' if used == 1 else 'were'} used."
 
 
 def _number(header: Mapping[str, Any], keyword: str) -> int | None:

@@ -130,6 +130,7 @@ class Job:
     settings: Mapping[str, Any] | None
     settings_digest: str | None
     run: int
+    completeness: str | None
     result_set_id: int | None
     destination: str | None
     findings_job_id: int | None

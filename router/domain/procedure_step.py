@@ -61,9 +61,9 @@ def announced_of_series(
     return named_by([uid for step in named for uid in step.series[series_instance_uid]], here, (), _by(named))
 
 
-def going_on(steps: Sequence[PerformedStep]) -> bool:
-    """Whether a modality is still at work for this study."""
-    return any(not step.is_over for step in steps)
+def going_on(steps: Sequence[PerformedStep], series_instance_uid: str | None = None) -> bool:
+    """Whether a modality is still at work for this study, or says so of this series."""
+    return any(not step.is_over for step in steps if series_instance_uid is None or series_instance_uid in step.series)
 
 
 def _by(steps: Sequence[PerformedStep]) -> str:

@@ -43,6 +43,20 @@ def judge_study(rules: Sequence[Rule], series: Mapping[str, Facts]) -> tuple[Jud
     return tuple(answers)
 
 
+def about_series(rules: Sequence[Rule]) -> tuple[Rule, ...]:
+    """The rules that may be asked about a series as soon as it is complete, while others of its study still come.
+
+    Those about series, up to the first one about the study that stops: what it takes is known only with the study.
+    """
+    early: list[Rule] = []
+    for rule in rules:
+        if rule.scope is Scope.SERIES:
+            early.append(rule)
+        elif rule.stop and rule.mode is Mode.ON:
+            break
+    return tuple(early)
+
+
 def _of_series(rule: Rule, uid: str, facts: Facts, stopped_by: str | None) -> Judged:
     verdict = judge(rule, facts) if stopped_by is None else _stopped(stopped_by)
     return Judged(rule=rule, series_instance_uid=uid, verdict=verdict)

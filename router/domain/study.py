@@ -62,7 +62,7 @@ class Study:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """One series of a study. `facts` are those of the study's last completion."""
+    """One series of a study. `facts` are those of its last completion, `witnesses` how that was known."""
 
     series_instance_uid: str
     study_instance_uid: str
@@ -72,6 +72,8 @@ class Series:
     body_part_examined: str
     facts: dict[str, Any] | None
     facts_generation: int | None
+    completed_at: int | None
+    witnesses: dict[str, Any] | None
 
 
 IDENTITY = (

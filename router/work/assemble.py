@@ -1,4 +1,4 @@
-"""The role decide: when is a study complete, what do the rules say to it, and which runs follow.
+"""The role decide: when is a study or a series complete, what do the rules say to it, and which runs follow.
 
 Everything is worked out from a snapshot first; then one short transaction writes generation, facts, decisions, jobs
 and audit, if the study is still as it was seen. What has changed meanwhile is simply looked at again.
@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from sqlalchemy import Connection
@@ -25,9 +26,10 @@ from router.node import Node
 from router.query.scu import Peer
 from router.wake import Ear
 from router.work import outbox
+from router.work.completion import Ask
 from router.work.count import Counter
 from router.work.loop import told
-from router.work.plan import Answer, Ask, Book, Inputs, Plan, Run, Unchanged, work_out
+from router.work.plan import Answer, Book, Inputs, Partly, Plan, Run, Unchanged, work_out
 
 log = structlog.get_logger()
 
@@ -89,11 +91,12 @@ def settle(node: Node, book: Book, counter: Counter, study: Study) -> None:
     except (Problem, *FOREIGN) as error:
         log.error("study.undecided", problem=type(error).__name__, reason=told(error))
         outcome = Wait(until=now() + round(TROUBLE_S * SECOND), reason=told(error))
-    if isinstance(outcome, Ask):
+    then = outcome.then if isinstance(outcome, Partly) else outcome
+    if isinstance(then, Ask):
         peer = Peer(
-            ae_title=outcome.peer.ae_title,
-            host=outcome.peer.host,
-            port=outcome.peer.port,
+            ae_title=then.peer.ae_title,
+            host=then.peer.host,
+            port=then.peer.port,
             calling_ae_title=node.settings.ae_title,
         )
         counter.ask(study, peer)
@@ -106,21 +109,29 @@ def settle(node: Node, book: Book, counter: Counter, study: Study) -> None:
         made = write(connection, node, study, outcome)
     for topic in made:
         node.bell.ring(topic)
-    log.info(
-        "study.held" if isinstance(outcome, Stuck) else "study.complete",
-        unchanged=isinstance(outcome, Unchanged),
-        took_ms=round((time.monotonic() - begun) * 1000),
-        **(
-            {"decisions": len(outcome.answers), "witness": outcome.witnesses["witness"]}
-            if isinstance(outcome, Plan)
-            else {"reason": outcome.reason}
-            if isinstance(outcome, Stuck)
-            else {}
-        ),
-    )
+    log.info(EVENTS[type(outcome)], took_ms=round((time.monotonic() - begun) * 1000), **shown(outcome))
 
 
-def write(connection: Connection, node: Node, study: Study, outcome: Stuck | Unchanged | Plan) -> set[str]:
+EVENTS = {
+    Stuck: "study.held",
+    Unchanged: "study.unchanged",
+    Partly: "series.complete",
+    Plan: "study.complete",
+}
+
+
+def shown(outcome: Stuck | Unchanged | Partly | Plan) -> dict[str, Any]:
+    """What the log says of an outcome."""
+    if isinstance(outcome, Stuck):
+        return {"reason": outcome.reason}
+    if isinstance(outcome, Unchanged):
+        return {}
+    if isinstance(outcome, Partly):
+        return {"decisions": len(outcome.plan.answers), "series": sorted(outcome.plan.series)}
+    return {"decisions": len(outcome.answers), "witness": (outcome.witnesses or {}).get("witness")}
+
+
+def write(connection: Connection, node: Node, study: Study, outcome: Stuck | Unchanged | Partly | Plan) -> set[str]:
     """Make the outcome true in this transaction; the topics to ring for after it."""
     uid = study.study_instance_uid
     if isinstance(outcome, Unchanged):
@@ -130,12 +141,30 @@ def write(connection: Connection, node: Node, study: Study, outcome: Stuck | Unc
         studies.hold(connection, uid, outcome.reason)
         audit.write(connection, TOPIC, "study.held", uid, reason=outcome.reason)
         return set()
+    if isinstance(outcome, Partly):
+        rings = follow(connection, node, study, outcome.plan, study.generation + 1)
+        studies.postpone(connection, study, outcome.then.until)
+        return rings
     at = now()
-    generation = studies.complete(connection, uid, now=at, witnesses=outcome.witnesses)
+    generation = studies.complete(connection, uid, now=at, witnesses=outcome.witnesses or {})
+    of_study, in_series = outcome.pauses
+    pauses.note(connection, uid, study.calling_ae_title, of_study, at, longest_in_series=in_series)
+    return follow(connection, node, study, outcome, generation)
+
+
+def follow(connection: Connection, node: Node, study: Study, outcome: Plan, generation: int) -> set[str]:
+    """Facts, decisions, runs and deliveries of what is complete now; the topics to ring for."""
+    uid, at = study.study_instance_uid, now()
     for series_instance_uid, facts in outcome.facts.items():
-        kept = {keyword: fact.as_json() for keyword, fact in facts.items()}
-        studies.keep_facts(connection, uid, series_instance_uid, kept, generation)
-    pauses.note(connection, uid, study.calling_ae_title, outcome.longest_pause, at)
+        studies.complete_series(
+            connection,
+            uid,
+            series_instance_uid,
+            facts={keyword: fact.as_json() for keyword, fact in facts.items()},
+            witnesses=outcome.series[series_instance_uid],
+            generation=generation,
+            now=at,
+        )
     made = [record(connection, node, study, outcome, answer, generation, at) for answer in outcome.answers]
     new_jobs = sorted({one.job_id for one in made if one.job_id is not None and one.created})
     late = sorted({one.job_id for one in made if one.job_id is not None} - set(new_jobs))
@@ -145,13 +174,15 @@ def write(connection: Connection, node: Node, study: Study, outcome: Stuck | Unc
         for delivery in outbox.plan(connection, job_id, max_attempts=node.settings.delivery.max_attempts)
     ]
     supersede(connection, uid, outcome.inputs)
+    known = [outcome.witnesses] if outcome.witnesses else list(outcome.series.values())
     audit.write(
         connection,
         TOPIC,
-        "study.completed",
+        "study.completed" if outcome.witnesses else "series.completed",
         uid,
         generation=generation,
-        witness=outcome.witnesses["sentence"],
+        series=sorted(outcome.series),
+        witness="; ".join(sorted({str(one["sentence"]) for one in known})),
         revision=outcome.revision,
         new_jobs=[*new_jobs, *deliveries],
     )
@@ -179,6 +210,7 @@ def record(
             destinations=list(rule.destinations),
             job_id=made.job_id,
             decided_at=at,
+            inputs=answer.inputs,
         ),
     )
     return made
@@ -203,6 +235,7 @@ def run_of(connection: Connection, node: Node, study: Study, run: Run, rule: Rul
             priority=rule.priority,
             max_attempts=node.settings.inference.max_attempts,
             run=number,
+            completeness=run.completeness,
         )
         job = jobs.find(connection, job_id)
         if created or job is None or job.state is not State.SUPERSEDED:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from dicom_sr.problem import Problem
 from pipelines import catalog
 from pipelines.spec import Spec
-from router.db import audit, findings, results, studies
+from router.db import audit, findings, results
 from router.db.engine import reading, writing
 from router.db.findings import Kept
 from router.db.instances import InstanceRow
@@ -120,17 +120,15 @@ def assignment(node: Node, job: Job) -> Assignment:
         )
     rows = sets.inputs(node, job, job)
     with reading(node.engine) as connection:
-        study = studies.find(connection, job.study_instance_uid)
         profiles = outbox.profiles(connection, job)
         numbers = sets.series_numbers(connection, job, range(len(profiles)), node.settings.results.series_number_base)
         kept = findings.of_same_work(connection, job)
-    witnesses = (study.witnesses if study else None) or {}
     return Assignment(
         spec=spec,
         rows=rows,
         profiles=profiles,
         series_numbers=dict(zip(profiles, numbers, strict=True)),
-        completeness=str(witnesses.get("sentence") or "It is not known how the series was found to be complete."),
+        completeness=job.completeness or "It is not known how the series was found to be complete.",
         kept=kept,
     )
 

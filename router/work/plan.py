@@ -1,4 +1,4 @@
-"""What completing a study means, worked out from one snapshot: is it complete, what is it, what do the rules say.
+"""What completing a study, or a series, means: is it complete, what is it, what do the rules say; from one snapshot.
 
 Nothing is written here; `assemble` does that, if the study is still as it was seen.
 """
@@ -16,30 +16,21 @@ from dicom_sr.uids import pixels_digest
 from pipelines import catalog
 from pipelines.spec import Spec, UnknownPipeline, freeze
 from router import examine, rulebook
-from router.config import Completeness
-from router.db import evidence, instances, pauses, revisions, studies
+from router.db import instances, revisions, studies
 from router.db.engine import reading
 from router.db.instances import InstanceRow
 from router.db.revisions import Kind
-from router.domain.completeness import (
-    SECOND,
-    Announced,
-    Complete,
-    Evidence,
-    Policy,
-    Stuck,
-    Wait,
-    announced_by_headers,
-    decide,
-)
-from router.domain.counting import ask_at, restore
+from router.domain import completeness
+from router.domain.completeness import Complete, Stuck, Wait
 from router.domain.facts import Fact
-from router.domain.pauses import longest_pause, quiet_period
-from router.domain.routing import Judged, judge_study
-from router.domain.rules import Rule, Verdict
-from router.domain.study import Study, identity_digest, mixed_patients
+from router.domain.pauses import longest_pause
+from router.domain.routing import Judged, about_series, judge_study
+from router.domain.rules import Rule, Scope, Verdict
+from router.domain.study import Series, Study, identity_digest, mixed_patients
 from router.node import Node
-from router.rulebook import CountAt, Source
+from router.rulebook import Source
+from router.work import completion
+from router.work.completion import Ask, Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +50,8 @@ class Run:
     spec: Spec
     settings: dict[str, Any]
     settings_digest: str
+    completeness: str
+    """How it was known that the series is complete, for the report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,18 +62,33 @@ class Answer:
     pipeline: str
     verdict: Verdict
     run: Run | None
+    inputs: str
+    """Digest of the series, or the study, that was decided on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All that completing a study means."""
+    """All that completing a study means; or that of some series while their study goes on, then `witnesses` is None.
 
-    witnesses: dict[str, Any]
+    `series` tells how each series was known to be complete, and of which instances. `pauses` are the longest one of
+    the study and the longest one within a series, in microseconds.
+    """
+
+    witnesses: dict[str, Any] | None
     revision: int
     facts: dict[str, dict[str, Fact]]
     inputs: dict[str, Inputs]
-    longest_pause: int
+    series: dict[str, dict[str, Any]]
+    pauses: tuple[int, int]
     answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partly:
+    """Some series are complete, and their study is not."""
+
+    plan: Plan
+    then: Wait | Ask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,15 +96,7 @@ class Unchanged:
     """What arrived changed nothing that is read: the study is as complete as before."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """The source is to be asked how many instances there are; its answer, or `until`, is waited for."""
-
-    until: int
-    peer: CountAt
-
-
-Outcome = Wait | Ask | Stuck | Unchanged | Plan
+Outcome = Wait | Ask | Partly | Stuck | Unchanged | Plan
 
 
 class Book:
@@ -124,79 +124,106 @@ class Book:
         return next(named, Source(ae_title=calling_ae_title or "UNKNOWN", addresses=["any"]))
 
 
-def policy_for(connection: Connection, usual: Completeness, source: Source) -> Policy:
-    """How long to wait for this sender: as a person has set for it, else as it has taught us, else as usual."""
-    deadline = usual.deadline_s if source.deadline_s is None else source.deadline_s
-    policy = Policy(quiet=round(usual.quiet_period_s * SECOND), deadline=round(deadline * SECOND))
-    if source.quiet_period_s is not None:
-        return replace(policy, quiet=round(source.quiet_period_s * SECOND))
-    known = [pause for pause in pauses.of_sender(connection, source.ae_title) if pause < policy.deadline]
-    learned = quiet_period(known)
-    if learned is None:
-        return policy
-    return replace(policy, quiet=learned, learned=f", learned from {len(known)} studies of this sender")
-
-
 def work_out(node: Node, book: Book, study: Study, at: int) -> Outcome:
     """What is to happen with this study, from one snapshot of the database and the files.
 
     Raises:  Problem
     """
     source = book.source(study.calling_ae_title)
+    number, rules = book.rules
     with reading(node.engine) as connection:
-        policy = policy_for(connection, node.settings.completeness, source)
-        seen = evidence.of(connection, study)
-        seen = replace(seen, announced=announced(connection, study, source))
-        verdict = decide(seen, policy, at)
-        if isinstance(verdict, Wait):
-            return ask(study, source, seen, verdict, at)
+        seen = completion.take(connection, node.settings.completeness, source, study)
+        verdict = seen.of_study(at)
         if isinstance(verdict, Stuck):
             return verdict
+        looked = {uid: seen.of_series(uid, at) for uid in seen.series} if about_series(rules) else {}
+        if isinstance(verdict, Wait):
+            then = no_later(completion.ask(study, source, seen.study, verdict, at), looked.values())
+            if not any(isinstance(one, Complete) for one in looked.values()):
+                return then
         rows = instances.of_study(connection, study.study_instance_uid)
+        known = {one.series_instance_uid: one for one in studies.series_of(connection, study.study_instance_uid)}
         shared = studies.other_studies_with(
             connection, study.study_instance_uid, sorted({row.series_instance_uid for row in rows})
         )
+    trouble = mixed_patients(map(identity, rows)) or in_two_studies(shared)
+    whole = Whole(node=node, study=study, number=number, rules=rules, read=by_series(rows), known=known)
+    if isinstance(verdict, Wait):
+        return Stuck(reason=trouble) if trouble else early(whole, seen, looked, then, at)
     inputs = inputs_digest(rows)
     if not rows or (study.witnesses or {}).get("inputs") == inputs:
         return Unchanged()
-    trouble = mixed_patients(map(identity, rows)) or in_two_studies(shared)
     if trouble:
         return Stuck(reason=trouble)
-    number, rules = book.rules
-    facts = facts_of(node, study, rows, rules)
-    verdict = decide(replace(seen, gaps=gaps_in(facts.values())), policy, at)
-    return plan(rows, facts, number, rules, verdict, inputs) if isinstance(verdict, Complete) else verdict
+    facts = facts_of(whole, whole.read)
+    verdict = seen.of_study(at, gaps=gaps_in(facts.values()))
+    return plan(whole, facts, verdict, inputs) if isinstance(verdict, Complete) else verdict
 
 
-def announced(connection: Connection, study: Study, source: Source) -> Announced | None:
-    """How many instances there should be, by the first witness that this source is trusted to give."""
-    trusted = source.witnesses
-    if "count" in trusted:
-        count = restore(study.announced)
-        told = count.witness(study.last_instance_at) if count is not None else None
-        if told is not None:
-            return told
-    if "mpps" in trusted:
-        told = evidence.performed(connection, study)
-        if told is not None:
-            return told
-    if "commitment" in trusted:
-        told = evidence.asked_to_commit(connection, study)
-        if told is not None:
-            return told
-    if "announced" in trusted or "series" in trusted:
-        headers = evidence.first_headers(connection, study)
-        return announced_by_headers(headers, each_series="series" in trusted)
-    return None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """A study with everything that belongs to deciding on it."""
+
+    node: Node
+    study: Study
+    number: int
+    rules: tuple[Rule, ...]
+    read: dict[str, list[InstanceRow]]
+    known: Mapping[str, Series]
+
+    def decided(self, series_instance_uid: str, inputs: str, *, generation: int | None = None) -> bool:
+        """Whether rules were asked about the series as it is now (in this generation)."""
+        one = self.known.get(series_instance_uid)
+        if one is None or (one.witnesses or {}).get("inputs") != inputs:
+            return False
+        return generation is None or one.facts_generation == generation
 
 
-def ask(study: Study, source: Source, seen: Evidence, verdict: Wait, at: int) -> Wait | Ask:
-    """The wait; with the question to the source's archive where it is time for it, or ended by that time."""
-    peer = source.count_at
-    if peer is None or seen.open_associations or seen.undigested or seen.announced is not None:
-        return verdict
-    due = ask_at(restore(study.announced), study.last_instance_at)
-    return Ask(until=verdict.until, peer=peer) if due <= at else replace(verdict, until=min(verdict.until, due))
+def no_later(wait: Wait | Ask, series: Iterable[Wait | Complete | Stuck]) -> Wait | Ask:
+    """The wait, ended by the first series that may be complete before."""
+    return replace(wait, until=min([wait.until, *(one.until for one in series if isinstance(one, Wait))]))
+
+
+def early(
+    whole: Whole, seen: Snapshot, looked: Mapping[str, Wait | Complete | Stuck], then: Wait | Ask, at: int
+) -> Wait | Ask | Partly:
+    """What the series that are complete by now mean, while their study is not."""
+    digests = {uid: inputs_digest(rows) for uid, rows in whole.read.items()}
+    fresh = [uid for uid, verdict in looked.items() if isinstance(verdict, Complete)]
+    fresh = [uid for uid in fresh if not whole.decided(uid, digests[uid])]
+    facts = facts_of(whole, fresh)
+    verdicts = {uid: seen.of_series(uid, at, gaps=gaps_in([facts[uid]])) for uid in fresh}
+    then = no_later(then, verdicts.values())
+    done = {uid: verdict for uid, verdict in verdicts.items() if isinstance(verdict, Complete)}
+    if not done:
+        return then
+    return Partly(
+        plan=Plan(
+            witnesses=None,
+            revision=whole.number,
+            facts={uid: facts[uid] for uid in done},
+            inputs={uid: inputs_of(whole.read[uid]) for uid in done},
+            series={uid: known_by(verdict, "Series", digests[uid]) for uid, verdict in done.items()},
+            pauses=(0, 0),
+            answers=tuple(
+                answer
+                for uid, verdict in done.items()
+                for judged in judge_study(about_series(whole.rules), {uid: facts[uid]})
+                for answer in answers(judged, whole.read, in_report(verdict, "Series", whole.read), digests[uid])
+            ),
+        ),
+        then=then,
+    )
+
+
+def known_by(verdict: Complete, scope: str, inputs: str) -> dict[str, Any]:
+    """How completeness was known, as the database keeps it."""
+    return {**verdict.as_json(), "scope": scope, "inputs": inputs}
+
+
+def in_report(verdict: Complete, scope: str, read: Mapping[str, Sequence[InstanceRow]]) -> Mapping[str, str]:
+    """How completeness was known, as the report of a run on each series says it."""
+    return {uid: completeness.in_report(verdict, scope=scope, used=len(rows)) for uid, rows in read.items()}
 
 
 def gaps_in(series: Iterable[Mapping[str, Fact]]) -> int:
@@ -204,30 +231,40 @@ def gaps_in(series: Iterable[Mapping[str, Fact]]) -> int:
     return sum(bool(facts["slice_gaps"].highest) for facts in series if "slice_gaps" in facts)
 
 
-def plan(
-    rows: Sequence[InstanceRow],
-    facts: dict[str, dict[str, Fact]],
-    number: int,
-    rules: tuple[Rule, ...],
-    verdict: Complete,
-    inputs: str,
-) -> Plan:
-    """Every rule's answer with the run that it asks for."""
-    read: dict[str, list[InstanceRow]] = {uid: [] for uid in facts}
-    for row in rows:
-        read[row.series_instance_uid].append(row)
-    digests = {uid: inputs_of(series) for uid, series in read.items()}
+def plan(whole: Whole, facts: dict[str, dict[str, Fact]], verdict: Complete, inputs: str) -> Plan:
+    """Every rule's answer with the run that it asks for; what was decided early is not asked again."""
+    digests = {uid: inputs_digest(rows) for uid, rows in whole.read.items()}
+    generation = whole.study.generation + 1
+    before = {uid for uid in digests if whole.decided(uid, digests[uid], generation=generation)}
+    alone = {rule.name for rule in about_series(whole.rules)}
+    said = in_report(verdict, "Study", whole.read)
     return Plan(
-        witnesses={**verdict.as_json(), "inputs": inputs},
-        revision=number,
-        facts=facts,
-        inputs=digests,
-        longest_pause=longest_pause(row.received_at for row in rows),
-        answers=tuple(answer for judged in judge_study(rules, facts) for answer in answers(judged, digests)),
+        witnesses=known_by(verdict, "Study", inputs),
+        revision=whole.number,
+        facts={uid: one for uid, one in facts.items() if uid not in before},
+        inputs={uid: inputs_of(rows) for uid, rows in whole.read.items()},
+        series={uid: known_by(verdict, "Study", digests[uid]) for uid in facts if uid not in before},
+        pauses=(
+            longest_pause(row.received_at for rows in whole.read.values() for row in rows),
+            max(longest_pause(row.received_at for row in rows) for rows in whole.read.values()),
+        ),
+        answers=tuple(
+            answer
+            for judged in judge_study(whole.rules, facts)
+            if not (judged.rule.name in alone and judged.series_instance_uid in before)
+            for answer in answers(
+                judged,
+                whole.read,
+                said,
+                digests[judged.series_instance_uid] if judged.rule.scope is Scope.SERIES else inputs,
+            )
+        ),
     )
 
 
-def answers(judged: Judged, digests: Mapping[str, Inputs]) -> list[Answer]:
+def answers(
+    judged: Judged, read: Mapping[str, Sequence[InstanceRow]], said: Mapping[str, str], inputs: str
+) -> list[Answer]:
     """One answer a pipeline of the rule; a pipeline that this version cannot run does not fire, and says why."""
     made = []
     for wanted in judged.rule.pipelines:
@@ -238,28 +275,35 @@ def answers(judged: Judged, digests: Mapping[str, Inputs]) -> list[Answer]:
                 settings = dict(freeze(spec.settings.model_validate(wanted.settings)))
                 run = Run(
                     series_instance_uid=judged.series_instance_uid,
-                    inputs=digests[judged.series_instance_uid],
+                    inputs=inputs_of(read[judged.series_instance_uid]),
                     spec=spec,
                     settings=settings,
                     settings_digest=revisions.digest(settings),
+                    completeness=said[judged.series_instance_uid],
                 )
             except (UnknownPipeline, ValidationError) as error:
                 verdict = Verdict(holds=False, asked=f"this version runs {wanted.pipeline} so", seen=str(error))
-        made.append(Answer(judged=judged, pipeline=wanted.pipeline, verdict=verdict, run=run))
-    return made or [Answer(judged=judged, pipeline="", verdict=judged.verdict, run=None)]
+        made.append(Answer(judged=judged, pipeline=wanted.pipeline, verdict=verdict, run=run, inputs=inputs))
+    return made or [Answer(judged=judged, pipeline="", verdict=judged.verdict, run=None, inputs=inputs)]
 
 
-def facts_of(
-    node: Node, study: Study, rows: Sequence[InstanceRow], rules: Sequence[Rule]
-) -> dict[str, dict[str, Fact]]:
-    """Facts of each series, in the order of their arrival."""
-    wanted = examine.keywords_of(rules)
-    series: dict[str, list[examine.Seen]] = {}
+def by_series(rows: Iterable[InstanceRow]) -> dict[str, list[InstanceRow]]:
+    """The instances of each series, in the order of their arrival."""
+    found: dict[str, list[InstanceRow]] = {}
     for row in rows:
-        seen = examine.Seen(header=row.header, path=node.store.path(row.path))
-        series.setdefault(row.series_instance_uid, []).append(seen)
-    given = {"calling_ae_title": study.calling_ae_title}
-    return {uid: examine.series(seen, wanted=wanted, given=given) for uid, seen in series.items()}
+        found.setdefault(row.series_instance_uid, []).append(row)
+    return found
+
+
+def facts_of(whole: Whole, series: Iterable[str]) -> dict[str, dict[str, Fact]]:
+    """Facts of each of these series."""
+    wanted = examine.keywords_of(whole.rules)
+    given = {"calling_ae_title": whole.study.calling_ae_title}
+    seen = {
+        uid: [examine.Seen(header=row.header, path=whole.node.store.path(row.path)) for row in whole.read[uid]]
+        for uid in series
+    }
+    return {uid: examine.series(rows, wanted=wanted, given=given) for uid, rows in seen.items()}
 
 
 def identity(row: InstanceRow) -> tuple[str, str, str]:

@@ -109,7 +109,15 @@ def test_series_come_in_the_order_of_their_numbers_with_the_facts_kept_of_them(m
     ]  # fmt: skip
     with writing(migrated) as connection:
         connection.execute(insert(series), rows)
-        studies.keep_facts(connection, "a", "s9", {"kind": {"values": ["localizer"]}}, 1)
+        studies.complete_series(
+            connection,
+            "a",
+            "s9",
+            facts={"kind": {"values": ["localizer"]}},
+            witnesses={"sentence": "all came"},
+            generation=1,
+            now=7,
+        )
         found = studies.series_of(connection, "a")
     assert [one.series_instance_uid for one in found] == ["s", "s9", "s10"]
     assert found[1].facts == {"kind": {"values": ["localizer"]}}

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from router.domain.completeness import (
     DIGESTING,
-    GAP_PATIENCE,
     OPEN,
+    PATIENCE,
     SECOND,
     Announced,
     Complete,
@@ -70,9 +70,21 @@ def test_a_shortfall_is_said_when_silence_had_to_decide() -> None:
 def test_missing_slices_make_the_wait_longer_and_prove_nothing_alone() -> None:
     gaps = replace(EVIDENCE, gaps=1)
     assert isinstance(decide(gaps, POLICY, START + 31 * SECOND), Wait)
-    done = decide(gaps, POLICY, START + GAP_PATIENCE * 30 * SECOND)
+    done = decide(gaps, POLICY, START + PATIENCE * 30 * SECOND)
     assert isinstance(done, Complete)
     assert "with 1 series that have gaps" in done.sentence
+
+
+def test_a_procedure_step_in_progress_makes_the_wait_longer_and_vetoes_nothing() -> None:
+    at_work = replace(EVIDENCE, going_on=True)
+    waiting = decide(at_work, POLICY, START + 31 * SECOND)
+    assert waiting == Wait(
+        until=START + PATIENCE * 30 * SECOND,
+        reason="quiet period of 300 s, and longer because a procedure step is in progress",
+    )
+    assert isinstance(decide(at_work, POLICY, START + PATIENCE * 30 * SECOND), Complete)
+    announced = replace(at_work, announced=Announced(instances=64, by="MPPS"))
+    assert isinstance(decide(announced, POLICY, START), Complete)
 
 
 def test_the_deadline_has_the_outcome_that_the_policy_wants() -> None:

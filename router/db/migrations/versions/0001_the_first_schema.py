@@ -226,6 +226,12 @@ def upgrade() -> None:
         sa.Column("settings_digest", sa.Text(), nullable=True),
         sa.Column("run", sa.Integer(), nullable=False, comment="counts re-runs that a person asked for"),
         sa.Column(
+            "completeness",
+            sa.Text(),
+            nullable=True,
+            comment="how it was known that what it reads is complete, for the report",
+        ),
+        sa.Column(
             "result_set_id",
             sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
             nullable=True,
@@ -318,6 +324,7 @@ def upgrade() -> None:
         sa.Column(
             "longest", sa.BigInteger(), nullable=False, comment="between two instances of the study, in microseconds"
         ),
+        sa.Column("longest_in_series", sa.BigInteger(), nullable=False, comment="between two instances of one series"),
         sa.Column("noted_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("study_instance_uid", name=op.f("pk_pause")),
     )
@@ -404,11 +411,20 @@ def upgrade() -> None:
             comment="the one run that many decisions may share",
         ),
         sa.Column("decided_at", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "inputs", sa.Text(), nullable=False, comment="digest of the series, or of the study, as it was decided on"
+        ),
         sa.CheckConstraint("mode IN ('on', 'shadow', 'off')", name=op.f("ck_decision_mode")),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_decision_job_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_decision")),
         sa.UniqueConstraint(
-            "study_instance_uid", "generation", "series_instance_uid", "rule", "pipeline", name="uq_decision_once"
+            "study_instance_uid",
+            "generation",
+            "series_instance_uid",
+            "rule",
+            "pipeline",
+            "inputs",
+            name="uq_decision_once",
         ),
     )
     with op.batch_alter_table("decision", schema=None) as batch_op:
@@ -481,9 +497,21 @@ def upgrade() -> None:
         sa.Column("series_description", sa.Text(), nullable=False),
         sa.Column("body_part_examined", sa.Text(), nullable=False),
         sa.Column(
-            "facts", sa.JSON(), nullable=True, comment="aggregated over all instances when the study was last complete"
+            "facts", sa.JSON(), nullable=True, comment="aggregated over all instances when the series was last complete"
         ),
         sa.Column("facts_generation", sa.Integer(), nullable=True),
+        sa.Column(
+            "completed_at",
+            sa.BigInteger(),
+            nullable=True,
+            comment="when rules about series were last asked about it",
+        ),
+        sa.Column(
+            "witnesses",
+            sa.JSON(),
+            nullable=True,
+            comment="how its completeness was known then, and of which instances",
+        ),
         sa.ForeignKeyConstraint(
             ["study_instance_uid"], ["study.study_instance_uid"], name=op.f("fk_series_study_instance_uid")
         ),
