@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from router.domain.completeness import Announced, Evidence
-from router.domain.study import Study
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,14 +24,14 @@ class Arrived:
     released_at: int | None = None
 
 
-def of_study(study: Study, series: Sequence[Arrived], announced: Announced | None, *, going_on: bool) -> Evidence:
-    """Evidence on what has arrived since the study was last complete; where nothing has, its times are the study's."""
+def of_study(series: Sequence[Arrived], announced: Announced | None, *, last_at: int, going_on: bool) -> Evidence:
+    """Evidence on what has arrived since the study was last complete; where nothing has, its times are `last_at`."""
     fresh = [one for one in series if one.first_at is not None]
     return Evidence(
         instances=sum(one.instances for one in series),
         undigested=sum(one.undigested for one in series),
-        first_at=min((one.first_at for one in fresh if one.first_at is not None), default=study.last_instance_at),
-        last_at=max((one.last_at for one in fresh), default=study.last_instance_at),
+        first_at=min((one.first_at for one in fresh if one.first_at is not None), default=last_at),
+        last_at=max((one.last_at for one in fresh), default=last_at),
         open_associations=len(frozenset[str]().union(*(one.open for one in series))),
         released_at=max((one.released_at for one in series if one.released_at is not None), default=None),
         announced=announced,

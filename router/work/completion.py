@@ -47,9 +47,9 @@ def take(connection: Connection, usual: Completeness, source: Source, study: Stu
     told = evidence.told(connection, study, source.witnesses)
     return Snapshot(
         study=arrival.of_study(
-            study,
             arrived,
             witnesses.of_study(told, source.witnesses),
+            last_at=study.last_instance_at,
             going_on=procedure_step.going_on(told.steps),
         ),
         policy=policy_for(connection, usual, source),
