@@ -89,10 +89,11 @@ class Source(Section):
     at_deadline: Literal["decide", "hold"] | None = Field(
         None, description="What happens then: decide with what is there, or hold for a person; default: as set"
     )
-    witnesses: list[Literal["announced", "series", "mpps", "commitment", "count"]] = Field(
+    witnesses: list[Literal["announced", "series", "every_series", "mpps", "commitment", "count"]] = Field(
         ["announced", "mpps"],
         description="What proves completeness without waiting: announced is NumberOfStudyRelatedInstances, "
-        "series is that each series gives its size, mpps is that all steps of the study are over and name all, "
+        "series is that a series gives its size, every_series that the study is complete when every series that has "
+        "come is (right where all come at once, or there is but one), mpps is that all steps of the study are over and name all, "
         "commitment is a storage commitment request that names all, count is a C-FIND at count_at that twice gives "
         "what has come",
     )

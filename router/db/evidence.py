@@ -73,7 +73,7 @@ def told(connection: Connection, study: Study, trusted: Collection[str]) -> Told
         to_commit=to_commit,
         here=here,
         elsewhere=_elsewhere(connection, missing),
-        headers=_first_headers(connection, study) if {"announced", "series"} & set(trusted) else {},
+        headers=_first_headers(connection, study) if {"announced", "series", "every_series"} & set(trusted) else {},
     )
 
 

@@ -36,8 +36,8 @@ def of_study(told: Told, trusted: Collection[str]) -> Announced | None:
         announced = named_by(told.to_commit, here, told.elsewhere, "storage commitment")
         if announced is not None:
             return announced
-    if "announced" in trusted or "series" in trusted:
-        return announced_by_headers([*told.headers.values()], each_series="series" in trusted)
+    if "announced" in trusted or "every_series" in trusted:
+        return announced_by_headers([*told.headers.values()], each_series="every_series" in trusted)
     return None
 
 
@@ -53,6 +53,6 @@ def of_series(told: Told, series_instance_uid: str, trusted: Collection[str]) ->
         announced = named_by(told.to_commit, here, told.elsewhere.union(*others), "storage commitment")
         if announced is not None:
             return announced
-    if "series" in trusted and series_instance_uid in told.headers:
+    if {"series", "every_series"} & set(trusted) and series_instance_uid in told.headers:
         return announced_by_series_header(told.headers[series_instance_uid][0])
     return None

@@ -26,10 +26,15 @@ class Event:
 
 @dataclass
 class Sent:
-    """One study as it was sent. `sized`: each image says how many its series has; `late`: one comes an hour late."""
+    """One study as it was sent.
+
+    `sized`: each image says how many its series has; `at_once`: the sender is believed to have but one series, or to
+    send all at once; `late`: one image comes an hour late.
+    """
 
     events: list[Event]
     sized: bool = False
+    at_once: bool = False
     late: bool = False
 
 
@@ -142,6 +147,10 @@ def with_sizes(random: Random) -> Sent:
     return replace(association_a_series(random), sized=True)
 
 
+def one_with_its_size(random: Random) -> Sent:
+    return replace(out_of_order(random), sized=True, at_once=True)
+
+
 def slow_mr_with_sizes(random: Random) -> Sent:
     return replace(slow_mr(random), sized=True)
 
@@ -218,6 +227,7 @@ SENDERS: dict[str, Sender] = {
     "a slice an hour late (2 %)": hour_late,
     "each series gives its size": with_sizes,
     "MR, each gives its size": slow_mr_with_sizes,
+    "one series gives its size": one_with_its_size,
     "storage commitment": with_commitment,
     "MPPS": with_steps,
     "MPPS, 5 % never ended": forgetful,
@@ -233,6 +243,7 @@ WITNESSED = {
     "MPPS, discontinued": "study",
     "MR, MPPS for the study": "study",
     "MR, MPPS for each series": "both",
+    "one series gives its size": "both",
     "each series gives its size": "series",
     "MR, each gives its size": "series",
 }

@@ -55,7 +55,7 @@ def test_the_sizes_of_series_are_believed_only_of_a_source_that_is_trusted_to_gi
     site.receive(3, ImagesInAcquisition=3)
     site.decide()
     assert site.study().state is StudyState.RECEIVING
-    trust(site, "series")
+    trust(site, "every_series")
     site.receive(1, series="1.2.3.2", NumberOfSeriesRelatedInstances=2)
     site.decide()
     assert site.study().state is StudyState.RECEIVING
