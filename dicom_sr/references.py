@@ -1,9 +1,9 @@
 """How results point at what they were made from and at each other; UIDs are quoted as the source wrote them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from dicom_sr.elements import Elements, elements
-from dicom_sr.kinds import Built, Order
+from dicom_sr.kinds import Built, Order, Replaced
 from dicom_sr.source import Plane, SourceSeries
 
 
@@ -45,6 +45,23 @@ def evidence(order: Order, companions: Sequence[Built]) -> Elements:
     return elements(
         CurrentRequestedProcedureEvidenceSequence=[elements(StudyInstanceUID=study, ReferencedSeriesSequence=series)]
     )
+
+
+def instances(objects: Iterable[Replaced]) -> list[Elements]:
+    """Objects by study and series, as sequences of references to instances want them (PS3.3 C.17.2.1)."""
+    studies: dict[str, dict[str, list[Elements]]] = {}
+    for one in objects:
+        reference = elements(ReferencedSOPClassUID=one.sop_class_uid, ReferencedSOPInstanceUID=one.sop_instance_uid)
+        studies.setdefault(one.study_instance_uid, {}).setdefault(one.series_instance_uid, []).append(reference)
+    return [
+        elements(
+            StudyInstanceUID=study,
+            ReferencedSeriesSequence=[
+                elements(SeriesInstanceUID=uid, ReferencedSOPSequence=references) for uid, references in series.items()
+            ],
+        )
+        for study, series in studies.items()
+    ]
 
 
 def frame_of_reference(order: Order) -> str:

@@ -93,9 +93,9 @@ class Source(Section):
         ["announced", "mpps"],
         description="What proves completeness without waiting: announced is NumberOfStudyRelatedInstances, "
         "series is that a series gives its size, every_series that the study is complete when every series that has "
-        "come is (right where all come at once, or there is but one), mpps is that all steps of the study are over and name all, "
-        "commitment is a storage commitment request that names all, count is a C-FIND at count_at that twice gives "
-        "what has come",
+        "come is (right where all come at once, or there is but one), mpps is that all steps of the study are over and "
+        "name all, commitment is a storage commitment request that names all, count is a C-FIND at count_at that "
+        "twice gives what has come",
     )
     count_at: CountAt | None = Field(None, description="Archive to be asked; with the witness count")
     notes: str = Field("", description="For people")

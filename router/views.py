@@ -37,7 +37,8 @@ def study(one: Study, when: When = utc) -> dict[str, Any]:
         "calling_ae_title": one.calling_ae_title,
         "last_instance": when(one.last_instance_at),
         "completed": when(one.completed_at),
-        "note": one.held_reason or one.completeness,
+        "needs_person": one.held_reason or one.attention,
+        "note": one.held_reason or one.attention or one.completeness,
     }
 
 
@@ -57,7 +58,8 @@ def job(one: Job, when: When = utc) -> dict[str, Any]:
         "max_attempts": one.max_attempts,
         "phase": one.phase,
         "percent": None if one.fraction is None else round(100 * one.fraction),
-        "reason": one.reason,
+        "reason": one.reason or ("superseded: its series has changed since" if one.stale_at else None),
+        "superseded": when(one.stale_at),
         "problem": one.problem,
         "created": when(one.created_at),
         "started": when(one.started_at),

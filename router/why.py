@@ -36,6 +36,7 @@ class Explanation:
             "study_instance_uid": study.study_instance_uid,
             "state": str(study.state),
             "held_reason": study.held_reason,
+            "attention": study.attention,
             "generation": study.generation,
             "calling_ae_title": study.calling_ae_title,
             "first_instance_at": study.first_instance_at,
@@ -118,6 +119,8 @@ def _arrival(study: Study, zone: ZoneInfo) -> Iterator[str]:
     if study.held_reason:
         yield f"  held: {study.held_reason}"
         yield "  nothing of it is routed until a person has put that right"
+    if study.attention:
+        yield f"  a person should look: {study.attention}"
     if study.completed_at is not None:
         yield f"  complete at {_clock(study.completed_at, zone)}: {study.completeness}"
     if study.decide_at is not None:
@@ -149,6 +152,8 @@ def _job(job: Job, page: Explanation, zone: ZoneInfo) -> Iterator[str]:
     yield f"Job {job.id} {job.work}: {job.state}{came}{when}, attempt {job.attempt} of {job.max_attempts}"
     if job.reason:
         yield f"  {job.reason}"
+    if job.stale_at is not None:
+        yield f"  superseded: its series has changed at {_clock(job.stale_at, zone)}"
     made = page.objects.get(job.id)
     if made:
         yield f"  made {', '.join(made)}"
@@ -161,8 +166,8 @@ def _job(job: Job, page: Explanation, zone: ZoneInfo) -> Iterator[str]:
 def _job_json(job: Job, page: Explanation) -> dict[str, Any]:
     names: Sequence[str] = (
         "id", "lane", "state", "outcome", "reason", "problem", "generation", "series_instance_uid", "pipeline",
-        "pipeline_version", "settings", "run", "destination", "attempt", "max_attempts", "created_at", "started_at",
-        "finished_at",
+        "pipeline_version", "settings", "run", "stale_at", "destination", "attempt", "max_attempts", "created_at",
+        "started_at", "finished_at",
     )  # fmt: skip
     kept = {name: getattr(job, name) for name in names}
     return kept | {"objects": page.objects.get(job.id, []), "receipts": page.receipts.get(job.id, [])}

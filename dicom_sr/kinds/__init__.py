@@ -36,6 +36,28 @@ class Built:
     """The whole DICOM file, preamble and File Meta Information included (PS3.10 7.1)."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replaced:
+    """An object of an earlier result set that somebody has, and where it lies."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Supersedes:
+    """An earlier result set whose place this one takes; `change` is the sentence that says what is different.
+
+    `correction`: the images are the same, and whose they are was corrected.
+    """
+
+    change: str
+    correction: bool
+    objects: tuple[Replaced, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Order:
     """What a writer gets: the findings, the series they are about, and what the result set has in common."""
@@ -57,6 +79,7 @@ class Order:
     """Class of SR that the destination takes; in the two-dimensional ones a box is drawn on its nearest slice."""
     tracking: Tracking = "plain"
     """`cornerstone`: measured segments are outlines that OHIF draws and takes over as its own annotations."""
+    supersedes: Supersedes | None = None
     companions: tuple[Built, ...] = ()
     """Objects of this result set that were built before this one; an SR references them."""
 

@@ -23,7 +23,7 @@ from dicom_sr.elements import Elements, code, elements
 from dicom_sr.header import MANUFACTURER, REQUEST, device, written
 from dicom_sr.kinds import Built, Order
 from dicom_sr.nouns import Box, Code, Evaluation, Measurement, MeasurementGroup, NotFound
-from dicom_sr.references import evidence, frame_of_reference, instance, tracking
+from dicom_sr.references import evidence, frame_of_reference, instance, instances, tracking
 from dicom_sr.script import Script
 
 KIND = "measurement_report"
@@ -98,8 +98,16 @@ def document(order: Order, script: Script) -> Elements:
             ReferencedPerformedProcedureStepSequence=None,
         )
         | answered
+        | predecessors(order)
         | evidence(order, order.companions)
     )
+
+
+def predecessors(order: Order) -> Elements:
+    """The reports whose place this one takes, if any (PS3.3 C.17.2, Predecessor Documents Sequence)."""
+    objects = order.supersedes.objects if order.supersedes else ()
+    reports = [one for one in objects if one.sop_class_uid in SOP_CLASSES.values()]
+    return elements(PredecessorDocumentsSequence=instances(reports)) if reports else {}
 
 
 def own_codes(order: Order) -> list[Code]:
@@ -156,9 +164,11 @@ class Writer:
             yield self._container(codes.find("image_library"), "1600", [listed], "CONTINUOUS", "CONTAINS")
 
     def _context(self) -> Iterator[Elements]:
-        """Language, who observed, and what procedure is reported on."""
+        """What changed since an earlier report; language, who observed, and what procedure is reported on."""
         algorithm, modality = self.order.findings.algorithm, self.order.source.acquisition.modality
         procedure = codes.find(PROCEDURES.get(modality, "imaging_procedure"))
+        if self.order.supersedes:
+            yield self._text("CONTAINS", "comment", self.order.supersedes.change)
         yield self._code("HAS CONCEPT MOD", "language", codes.find("english"))
         yield self._code("HAS OBS CONTEXT", "observer_type", codes.find("device"))
         yield self._uid("HAS OBS CONTEXT", "device_observer_uid", device(algorithm))

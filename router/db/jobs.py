@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, and_, cast, func, 
 from dicom_sr.problem import Problem
 from router.db import audit
 from router.db.engine import clock, insert_into
-from router.db.tables import job
+from router.db.tables import job, result_set
 from router.domain.job import Event, Job, Lane, Outcome, State, after, before, target
 
 SECOND = 1_000_000
@@ -47,6 +47,7 @@ def add_inference(
     max_attempts: int,
     run: int = 0,
     completeness: str | None = None,
+    instances: int | None = None,
 ) -> tuple[int, bool]:
     """The one inference job of (pixels, identity, pipeline, version, settings, run), and whether this call made it.
 
@@ -72,6 +73,7 @@ def add_inference(
         priority=priority,
         max_attempts=max_attempts,
         completeness=completeness,
+        instances=instances,
     )
     if made is not None:
         return made, True
@@ -295,6 +297,35 @@ def supersede(
     return _move(connection, Event.SUPERSEDE, stale, **REST, reason=reason, finished_at=clock(connection))
 
 
+def turn_stale(
+    connection: Connection, *, study_instance_uid: str, series_instance_uid: str, fresh: Collection[int]
+) -> list[Job]:
+    """Runs on this series that are not among the `fresh` read what it no longer is; those that were not stale before.
+
+    What follows of them and has not ended, builds and deliveries, is superseded. One that is fresh again is stale no
+    more.
+    """
+    runs = and_(
+        job.c.lane == Lane.INFER,
+        job.c.study_instance_uid == study_instance_uid,
+        job.c.series_instance_uid == series_instance_uid,
+    )
+    connection.execute(update(job).where(runs, job.c.id.in_(fresh)).values(stale_at=None))
+    at = clock(connection)
+    turned = connection.execute(
+        update(job).where(runs, job.c.id.not_in(fresh), job.c.stale_at.is_(None)).values(stale_at=at).returning(job)
+    ).mappings()
+    found = sorted((_job(row) for row in turned), key=lambda one: one.id)
+    stale = select(job.c.id).where(runs, job.c.id.not_in(fresh))
+    sets = select(result_set.c.id).where(result_set.c.job_id.in_(stale))
+    follow = or_(
+        and_(job.c.lane == Lane.DELIVER, job.c.result_set_id.in_(sets)),
+        and_(job.c.lane == Lane.BUILD, job.c.findings_job_id.in_(stale)),
+    )
+    _move(connection, Event.SUPERSEDE, follow, **REST, reason="newer results take its place", finished_at=at)
+    return found
+
+
 def hold(connection: Connection, job_id: int, *, who: str, reason: str = "held by a person") -> Job:
     """A person keeps a queued job from being claimed.
 
@@ -356,7 +387,8 @@ def rerun(connection: Connection, job_id: int, *, who: str, why: str = "") -> in
     kept = ("lane", "priority", "study_instance_uid", "series_instance_uid", "generation", "pixels_digest",
             "identity_digest", "pipeline",
             "pipeline_version", "weights_digest", "settings", "settings_digest", "result_set_id", "destination",
-            "findings_job_id", "profile", "max_attempts", "completeness")  # fmt: skip
+            "findings_job_id", "profile", "max_attempts", "completeness",
+            "instances")  # fmt: skip
     last = connection.execute(select(func.max(job.c.run)).where(_like(old))).scalar_one()
     made = _insert(connection, **{name: getattr(old, name) for name in kept}, run=last + 1)
     if made is None:  # someone asked for the same re-run at the same moment

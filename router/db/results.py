@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, and_, insert, select
 
 from dicom_sr.problem import Problem
 from router.db.engine import insert_into, now
-from router.db.tables import measurement, result, result_set, series
+from router.db.tables import job, measurement, receipt, result, result_set, series
 from router.domain.delivery import MeasurementRow, Result, ResultSet
+from router.domain.job import Lane
 
 
 class OtherBytes(Problem):
@@ -56,6 +57,21 @@ def sets_of_job(connection: Connection, job_id: int) -> list[ResultSet]:
     """All result sets that a job gave."""
     rows = connection.execute(select(result_set).where(result_set.c.job_id == job_id).order_by(result_set.c.id))
     return [ResultSet(**row) for row in rows.mappings()]
+
+
+def delivered_of(connection: Connection, job_id: int, *, profile: str | None = None) -> list[tuple[str, Result]]:
+    """Objects that a run gave and some destination has taken, each with that destination, in the order of sending."""
+    of_profile = [] if profile is None else [result_set.c.profile == profile]
+    rows = connection.execute(
+        select(job.c.destination, result)
+        .join(result_set, result_set.c.id == result.c.result_set_id)
+        .join(job, and_(job.c.result_set_id == result_set.c.id, job.c.lane == Lane.DELIVER))
+        .join(receipt, and_(receipt.c.job_id == job.c.id, receipt.c.sop_instance_uid == result.c.sop_instance_uid))
+        .where(result_set.c.job_id == job_id, receipt.c.accepted, *of_profile)
+        .order_by(job.c.id, result.c.ordinal)
+    )
+    names = [column.name for column in result.c]
+    return [(row.destination, Result(**{name: row._mapping[name] for name in names})) for row in rows]
 
 
 def find_set(connection: Connection, result_set_id: int) -> ResultSet | None:

@@ -123,6 +123,24 @@ def release(connection: Connection, study_instance_uid: str, now: int) -> bool:
     return bool(moved.rowcount)
 
 
+def attend(connection: Connection, study_instance_uid: str, what: str) -> None:
+    """Ask a person to look at the study; what was asked before stays. The text names no patient."""
+    before = func.coalesce(study.c.attention + "; ", "")
+    connection.execute(
+        update(study).where(study.c.study_instance_uid == study_instance_uid).values(attention=before + what)
+    )
+
+
+def attended(connection: Connection, study_instance_uid: str) -> bool:
+    """A person has looked at it. False when there was nothing to look at."""
+    moved = connection.execute(
+        update(study)
+        .where(study.c.study_instance_uid == study_instance_uid, study.c.attention.is_not(None))
+        .values(attention=None)
+    )
+    return bool(moved.rowcount)
+
+
 def find(connection: Connection, study_instance_uid: str) -> Study | None:
     """The study of this UID, or None."""
     row = connection.execute(select(study).where(study.c.study_instance_uid == study_instance_uid)).one_or_none()
@@ -147,11 +165,19 @@ def search(connection: Connection, word: str) -> list[Study]:
 
 
 def list_(
-    connection: Connection, *, state: StudyState | None = None, search: str = "", limit: int = 100, offset: int = 0
+    connection: Connection,
+    *,
+    state: StudyState | None = None,
+    search: str = "",
+    attention: bool = False,
+    limit: int = 100,
+    offset: int = 0,
 ) -> list[Study]:
-    """Studies, the last received first; `search` as in `count`."""
+    """Studies, the last received first; `search` as in `count`; with `attention` those that a person should look at."""
     statement = select(study).where(*_wanted(state, search))
     statement = statement.order_by(study.c.last_instance_at.desc(), study.c.study_instance_uid)
+    if attention:
+        statement = statement.where(study.c.attention.is_not(None))
     return [_study(row) for row in connection.execute(statement.limit(limit).offset(offset))]
 
 

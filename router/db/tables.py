@@ -165,6 +165,7 @@ study = Table(
     Column("completed_at", BigInteger),
     Column("witnesses", JSON, comment="how completeness was known, at the last completion"),
     Column("held_reason", Text),
+    Column("attention", Text, comment="what a person should look at; NULL once someone has"),
     Column("announced", JSON, comment="how many instances there should be, who said so, and how often the same"),
     CheckConstraint("state IN ('receiving', 'complete', 'held')", name="state"),
 )
@@ -271,6 +272,8 @@ job = Table(
     Column("settings_digest", Text),
     Column("run", Integer, nullable=False, default=0, comment="counts re-runs that a person asked for"),
     Column("completeness", Text, comment="how it was known that what it reads is complete, for the report"),
+    Column("instances", Integer, comment="how many it reads"),
+    Column("stale_at", BigInteger, comment="since when its series is no longer what it read"),
     Column("result_set_id", ID, comment="what a delivery job sends"),
     Column("destination", Text, comment="where a delivery job sends it"),
     Column("findings_job_id", ID, comment="the inference job whose findings a build job builds"),

@@ -131,6 +131,8 @@ class Job:
     settings_digest: str | None
     run: int
     completeness: str | None
+    instances: int | None
+    stale_at: int | None
     result_set_id: int | None
     destination: str | None
     findings_job_id: int | None

@@ -52,6 +52,7 @@ class Study:
     completed_at: int | None
     witnesses: dict[str, Any] | None
     held_reason: str | None
+    attention: str | None
     announced: dict[str, Any] | None
 
     @property

@@ -19,13 +19,14 @@ from dicom_sr.problem import Problem
 from router.db import audit, decisions, jobs, pauses, studies
 from router.db.engine import now, reading, writing
 from router.domain.completeness import SECOND, Stuck, Wait
-from router.domain.job import State
+from router.domain.job import Lane, State
 from router.domain.rules import Rule
 from router.domain.study import Study
 from router.node import Node
 from router.query.scu import Peer
 from router.wake import Ear
 from router.work import outbox
+from router.work import supersede as stale
 from router.work.completion import Ask
 from router.work.count import Counter
 from router.work.loop import told
@@ -236,6 +237,7 @@ def run_of(connection: Connection, node: Node, study: Study, run: Run, rule: Rul
             max_attempts=node.settings.inference.max_attempts,
             run=number,
             completeness=run.completeness,
+            instances=run.instances,
         )
         job = jobs.find(connection, job_id)
         if created or job is None or job.state is not State.SUPERSEDED:
@@ -244,19 +246,17 @@ def run_of(connection: Connection, node: Node, study: Study, run: Run, rule: Rul
 
 
 def supersede(connection: Connection, study_instance_uid: str, inputs: Mapping[str, Inputs]) -> None:
-    """Unfinished runs on what a series no longer is are superseded."""
-    known = jobs.list_(connection, study_instance_uid=study_instance_uid, limit=10_000)
+    """Runs on what a series no longer is: the unfinished are superseded, and so is what follows of the others."""
+    known = jobs.list_(connection, study_instance_uid=study_instance_uid, lane=Lane.INFER, limit=10_000)
     for series_instance_uid, now_is in inputs.items():
         mine = [job for job in known if job.series_instance_uid == series_instance_uid]
-        fresh = [
+        fresh = {
             job.id
             for job in mine
             if (job.pixels_digest, job.identity_digest) == (now_is.pixels_digest, now_is.identity_digest)
-        ]
-        if len(fresh) < len(mine):
-            jobs.supersede(
-                connection,
-                study_instance_uid=study_instance_uid,
-                series_instance_uid=series_instance_uid,
-                keep=fresh,
-            )
+        }
+        if len(fresh) == len(mine) and all(job.stale_at is None for job in mine):
+            continue
+        where = {"study_instance_uid": study_instance_uid, "series_instance_uid": series_instance_uid}
+        jobs.supersede(connection, **where, keep=fresh)
+        stale.turn_stale(connection, **where, pixels_digest=now_is.pixels_digest, fresh=fresh)

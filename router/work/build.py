@@ -18,7 +18,7 @@ from router.db.engine import reading
 from router.destinations import Profile
 from router.domain.job import Job, Lane, Outcome
 from router.node import Node
-from router.work import outbox, sets
+from router.work import outbox, sets, supersede
 from router.work.loop import Ending, InHand, Loop
 
 LEASE_S = 60.0
@@ -56,13 +56,14 @@ def build(node: Node, hand: InHand) -> Ending:
             )
         place, base = place_of(connection, job), node.settings.results.series_number_base
         (series_number,) = sets.series_numbers(connection, of, [place], base)
+        supersedes = supersede.told(connection, node, of, job.profile or "{}")
     rows = sets.inputs(node, job, of)
     profile = Profile.model_validate_json(job.profile or "{}")
     hand.progress("reading", 0.0)
     series = source.read(sets.paths(node, rows))
     found = recalled(node, noted, series)
     hand.progress("building", 0.2)
-    order = sets.order(node, of, noted, profile=profile, rows=rows, series_number=series_number)
+    order = sets.order(node, of, noted, profile=profile, rows=rows, series_number=series_number, supersedes=supersedes)
     built = sets.keep(node, profile.canonical(), result_set.build(order.kinds, order.order(found, series)))
     return Ending(
         outcome=Outcome.RESULT,

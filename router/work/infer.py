@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy import Connection
 
+from dicom_sr.kinds import Supersedes
 from dicom_sr.problem import Problem
 from pipelines import catalog
 from pipelines.spec import Spec
@@ -24,7 +25,7 @@ from router.destinations import Profile
 from router.domain.delivery import MeasurementRow
 from router.domain.job import Job, Lane, Outcome
 from router.node import Node
-from router.work import outbox, sets
+from router.work import outbox, sets, supersede
 from router.work.build import intact
 from router.work.loop import Ending, InHand, Loop
 from router.work.messages import Failure, Found, Recall, Run, ToldProblem
@@ -52,6 +53,8 @@ class Assignment:
     rows: Sequence[InstanceRow]
     profiles: dict[str, Profile]
     series_numbers: dict[str, int]
+    supersedes: dict[str, Supersedes | None]
+    """What each result set takes the place of."""
     completeness: str
     kept: Kept | None
     """What an earlier attempt, or the same work under another identity, has found."""
@@ -98,7 +101,15 @@ def infer(node: Node, hand: InHand, resident: Resident) -> Ending:
     made = []
     for canonical, profile in assigned.profiles.items():
         number = assigned.series_numbers[canonical]
-        order = sets.order(node, job, kept, profile=profile, rows=assigned.rows, series_number=number)
+        order = sets.order(
+            node,
+            job,
+            kept,
+            profile=profile,
+            rows=assigned.rows,
+            series_number=number,
+            supersedes=assigned.supersedes[canonical],
+        )
         made.append(sets.keep(node, canonical, resident.build(order, hand, limit_s=BUILD_LIMIT_S).built))
     return Ending(
         outcome=Outcome.RESULT,
@@ -123,11 +134,13 @@ def assignment(node: Node, job: Job) -> Assignment:
         profiles = outbox.profiles(connection, job)
         numbers = sets.series_numbers(connection, job, range(len(profiles)), node.settings.results.series_number_base)
         kept = findings.of_same_work(connection, job)
+        supersedes = {canonical: supersede.told(connection, node, job, canonical) for canonical in profiles}
     return Assignment(
         spec=spec,
         rows=rows,
         profiles=profiles,
         series_numbers=dict(zip(profiles, numbers, strict=True)),
+        supersedes=supersedes,
         completeness=job.completeness or "It is not known how the series was found to be complete.",
         kept=kept,
     )

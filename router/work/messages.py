@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dicom_sr.kinds import Built, Order
+from dicom_sr.kinds import Built, Order, Supersedes
 from dicom_sr.nouns import Findings
 from dicom_sr.problem import Problem
 from dicom_sr.source import SourceSeries
@@ -70,6 +70,7 @@ class Build:
     title: str
     research: bool
     completeness: str
+    supersedes: Supersedes | None = None
 
     def order(self, findings: Findings, series: SourceSeries) -> Order:
         """The same as a writer gets it."""
@@ -83,6 +84,7 @@ class Build:
             title=self.title,
             research=self.research,
             completeness=self.completeness,
+            supersedes=self.supersedes,
         )
 
 

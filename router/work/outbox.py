@@ -10,6 +10,7 @@ from router import rulebook
 from router.db import decisions, findings, jobs, results, revisions
 from router.destinations import Destination, Profile
 from router.domain.job import Job
+from router.work import supersede
 
 BUILD_ATTEMPTS = 3
 """A set is built from kept findings; what fails so often is a fault."""
@@ -33,29 +34,31 @@ def plan(connection: Connection, job_id: int, *, max_attempts: int) -> list[int]
     """Make the deliveries that are wanted and not there yet of a run that is done, and the builds before them.
 
     A destination that is no longer in force gets a delivery too, which then says so. One whose profile has not been
-    built gets it from the kept findings by a job of its own, which plans again when it is done. Gives the new jobs.
+    built gets it from the kept findings by a job of its own, which plans again when it is done. One that has the
+    results from before a correction gets a delivery that is held. Gives the new jobs.
     """
     job = jobs.lock(connection, job_id)
     sets = {one.profile: one for one in results.sets_of_job(connection, job_id)}
     if not sets:
         return []
-    known = in_force(connection)
+    known, aside = in_force(connection), supersede.held_for(connection, job)
     made = []
     for name in wanted(connection, job):
         profile = known[name].profile.canonical() if name in known else next(iter(sets))
         one = sets.get(profile)
         if one is not None:
-            made.append(
-                jobs.add_delivery(
-                    connection,
-                    study_instance_uid=job.study_instance_uid,
-                    generation=job.generation,
-                    result_set_id=one.id,
-                    destination=name,
-                    priority=job.priority,
-                    max_attempts=max_attempts,
-                )
+            delivery, new = jobs.add_delivery(
+                connection,
+                study_instance_uid=job.study_instance_uid,
+                generation=job.generation,
+                result_set_id=one.id,
+                destination=name,
+                priority=job.priority,
+                max_attempts=max_attempts,
             )
+            if new and name in aside:
+                jobs.hold(connection, delivery, who="decide", reason=aside[name])
+            made.append((delivery, new))
         elif findings.find(connection, job_id) is not None:
             made.append(jobs.add_build(connection, job, profile=profile, max_attempts=BUILD_ATTEMPTS))
     return [made_id for made_id, new in made if new]

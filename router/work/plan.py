@@ -50,6 +50,7 @@ class Run:
     spec: Spec
     settings: dict[str, Any]
     settings_digest: str
+    instances: int
     completeness: str
     """How it was known that the series is complete, for the report."""
 
@@ -279,6 +280,7 @@ def answers(
                     spec=spec,
                     settings=settings,
                     settings_digest=revisions.digest(settings),
+                    instances=len(read[judged.series_instance_uid]),
                     completeness=said[judged.series_instance_uid],
                 )
             except (UnknownPipeline, ValidationError) as error:

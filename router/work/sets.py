@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection
 
 from dicom_sr import uids
-from dicom_sr.kinds import Built
+from dicom_sr.kinds import Built, Supersedes
 from router.db import holdings, instances, jobs, results
 from router.db.engine import reading, writing
 from router.db.findings import Kept
@@ -80,9 +80,16 @@ def series_numbers(connection: Connection, of: Job, places: Sequence[int], base:
 
 
 def order(
-    node: Node, of: Job, kept: Kept, *, profile: Profile, rows: Sequence[InstanceRow], series_number: int
+    node: Node,
+    of: Job,
+    kept: Kept,
+    *,
+    profile: Profile,
+    rows: Sequence[InstanceRow],
+    series_number: int,
+    supersedes: Supersedes | None,
 ) -> Build:
-    """What building one result set of the run takes, the same at every attempt."""
+    """What building one result set of the run takes."""
     identity = of.identity_digest or identity_digest(row.header for row in rows)
     made_at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=of.created_at)
     return Build(
@@ -102,7 +109,8 @@ def order(
         pipeline=of.pipeline or "",
         title=kept.title,
         research=kept.research,
-        completeness=kept.completeness,
+        completeness=of.completeness or kept.completeness,
+        supersedes=supersedes,
     )
 
 

@@ -231,6 +231,10 @@ def upgrade() -> None:
             nullable=True,
             comment="how it was known that what it reads is complete, for the report",
         ),
+        sa.Column("instances", sa.Integer(), nullable=True, comment="how many it reads"),
+        sa.Column(
+            "stale_at", sa.BigInteger(), nullable=True, comment="since when its series is no longer what it read"
+        ),
         sa.Column(
             "result_set_id",
             sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
@@ -370,6 +374,7 @@ def upgrade() -> None:
         sa.Column("completed_at", sa.BigInteger(), nullable=True),
         sa.Column("witnesses", sa.JSON(), nullable=True, comment="how completeness was known, at the last completion"),
         sa.Column("held_reason", sa.Text(), nullable=True),
+        sa.Column("attention", sa.Text(), nullable=True, comment="what a person should look at; NULL once someone has"),
         sa.Column(
             "announced",
             sa.JSON(),

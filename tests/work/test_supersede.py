@@ -1,0 +1,260 @@
+"""A series that changes after its results were made: what runs again, what does not, what is sent, who is told."""
+
+from collections.abc import Iterator
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import Comprehensive3DSRStorage
+from sqlalchemy import update
+
+from router.db import instances, jobs, revisions, studies
+from router.db.engine import reading, writing
+from router.db.revisions import Kind
+from router.db.tables import instance, study
+from router.domain.job import Job, Lane, Outcome, State
+from router.domain.study import Study, StudyState
+from router.work import deliver, infer
+from router.work.assemble import turn
+from router.work.count import Counter
+from router.work.plan import Book
+from tests.objects.conftest import ct_series
+from tests.work import INSIDE
+from tests.work.site import SERIES, STUDY, Site, close_site, open_site, running
+
+RULE: dict[str, Any] = {
+    "name": "chest",
+    "when": {"Modality": "CT"},
+    "pipelines": ["moody"],
+    "destinations": ["pacs", "shelf"],
+}
+
+
+@pytest.fixture
+def site(tmp_path: Path, shelf: None) -> Iterator[Site]:
+    """A node that decides at once, with a CT series of six images; `pacs` takes results, `shelf` cannot be written."""
+    made = open_site(tmp_path, completeness={"quiet_period_s": 0})
+    (tmp_path / "pacs").mkdir()
+    (tmp_path / "shelf").write_text("a file where a folder should be")
+    places(made)
+    with writing(made.node.engine) as connection:
+        revisions.add(connection, Kind.SOURCES, [], author="test")
+        revisions.add(connection, Kind.RULES, [RULE], author="test")
+    for path in ct_series(tmp_path / "scan"):
+        made.store(path)
+    yield made
+    close_site(made)
+
+
+def places(site: Site, **profile: Any) -> None:
+    names = ("pacs", "shelf")
+    site.destinations(
+        *({"kind": "folder", "name": one, "path": str(site.folder / one), "profile": profile} for one in names)
+        if profile
+        else ({"kind": "folder", "name": one, "path": str(site.folder / one)} for one in names)
+    )
+
+
+def decide(site: Site) -> Study:
+    counter = Counter(site.node)
+    try:
+        turn(site.node, Book(), counter)
+    finally:
+        counter.close()
+    with reading(site.node.engine) as connection:
+        found = studies.find(connection, STUDY)
+    assert found is not None
+    return found
+
+
+def runs(site: Site) -> list[Job]:
+    with reading(site.node.engine) as connection:
+        return jobs.list_(connection, lane=Lane.INFER)[::-1]
+
+
+def deliveries(site: Site) -> dict[tuple[int | None, str | None], Job]:
+    """Deliveries by the run and the destination."""
+    from router.db import results
+
+    found = {}
+    for job in site.deliveries():
+        with reading(site.node.engine) as connection:
+            made = results.find_set(connection, job.result_set_id or 0)
+        found[made.job_id if made else None, job.destination] = job
+    return found
+
+
+def worked(site: Site) -> None:
+    """Run what is to run, and deliver what can be delivered; `shelf` never takes anything."""
+    with running(site, Lane.INFER, partial(infer.serve, inside=INSIDE)):
+        for job in runs(site):
+            site.ended(job.id)
+    with running(site, Lane.DELIVER, deliver.serve):
+        for (_, name), job in deliveries(site).items():
+            if name == "pacs" and job.state is not State.HELD:
+                site.ended(job.id)
+
+
+def made_by(site: Site, job: Job) -> list[Dataset]:
+    return [pydicom.dcmread(BytesIO(site.content(one))) for one in site.results(job.id)]
+
+
+def report(objects: list[Dataset]) -> Dataset:
+    (found,) = [one for one in objects if one.SOPClassUID == Comprehensive3DSRStorage]
+    return found
+
+
+def late_image(site: Site) -> None:
+    site.store(ct_series(site.folder / "later", shape=(7, 16, 24))[6])
+
+
+def corrected(site: Site) -> None:
+    """The archive sends all images again under another patient: the same pixels."""
+    with writing(site.node.engine) as connection:
+        for row in instances.of_series(connection, STUDY, SERIES):
+            path = site.node.store.path(row.path)
+            dataset = pydicom.dcmread(path)
+            dataset.PatientName, dataset.PatientID = "Corrected^Name", "PH0002"
+            pydicom.dcmwrite(path, dataset)
+            connection.execute(
+                update(instance)
+                .where(instance.c.sop_instance_uid == row.sop_instance_uid)
+                .values(header={**row.header, "PatientID": "PH0002"}, dataset_digest="corrected")
+            )
+        connection.execute(update(study).values(state="receiving", decide_at=0))
+
+
+def test_the_report_says_how_completeness_was_known_and_how_many_images_were_used(site: Site) -> None:
+    decide(site)
+    worked(site)
+    said = [item.TextValue for item in report(made_by(site, runs(site)[0])).ContentSequence[-1].ContentSequence[:9]
+            if "TextValue" in item]  # fmt: skip
+    assert "Study complete: 6 instances received, then silence for 0 s. 6 instances of this series were used." in said
+
+
+def test_a_late_image_makes_a_new_result_that_names_the_old_one_and_says_what_changed(site: Site) -> None:
+    assert decide(site).generation == 1
+    worked(site)
+    late_image(site)
+    again = decide(site)
+    assert again.generation == 2
+    worked(site)
+    old, new = runs(site)
+    assert (old.state, new.state) == (State.DONE, State.DONE)
+    assert old.stale_at is not None
+    assert new.stale_at is None
+    before, after = report(made_by(site, old)), report(made_by(site, new))
+    assert "PredecessorDocumentsSequence" not in before
+    (document,) = after.PredecessorDocumentsSequence
+    (series,) = document.ReferencedSeriesSequence
+    (named,) = series.ReferencedSOPSequence
+    assert document.StudyInstanceUID == STUDY
+    assert series.SeriesInstanceUID == before.SeriesInstanceUID
+    assert named.ReferencedSOPInstanceUID == before.SOPInstanceUID
+    first = after.ContentSequence[0].TextValue
+    assert first.startswith("Supersedes the result of 20")
+    assert first.endswith(": 1 image came later, 7 instead of 6 were read.")
+    there = deliveries(site)
+    assert there[old.id, "pacs"].state is State.DONE
+    assert there[old.id, "shelf"].state is State.SUPERSEDED
+    assert there[new.id, "pacs"].state is State.DONE
+
+
+def test_a_superseded_result_that_was_delivered_is_shown_to_a_person_until_someone_has_looked(site: Site) -> None:
+    decide(site)
+    worked(site)
+    late_image(site)
+    shown = decide(site)
+    old = runs(site)[0]
+    assert shown.attention == (
+        f"pacs took results of job {old.id} (moody 1.0), the series has changed since; newer ones supersede them"
+    )
+    with writing(site.node.engine) as connection:
+        assert [one.study_instance_uid for one in studies.list_(connection, attention=True)] == [STUDY]
+        assert studies.attended(connection, STUDY)
+        assert not studies.attended(connection, STUDY)
+        connection.execute(update(study).values(state="receiving", decide_at=0, witnesses={}))
+    assert decide(site).attention is None
+
+
+def test_a_result_that_nobody_has_is_replaced_without_a_word(site: Site) -> None:
+    decide(site)
+    with running(site, Lane.INFER, partial(infer.serve, inside=INSIDE)):
+        site.ended(runs(site)[0].id)
+    late_image(site)
+    assert decide(site).attention is None
+    worked(site)
+    old, new = runs(site)
+    assert {deliveries(site)[old.id, name].state for name in ("pacs", "shelf")} == {State.SUPERSEDED}
+    assert "PredecessorDocumentsSequence" not in report(made_by(site, new))
+
+
+def test_a_run_on_another_series_is_left_alone(site: Site) -> None:
+    decide(site)
+    worked(site)
+
+    def other(slice_: Dataset, index: int) -> None:
+        slice_.SeriesInstanceUID, slice_.SOPInstanceUID = "1.2.3.9", f"1.2.3.9.{index}"
+
+    for path in ct_series(site.folder / "other", change=other):
+        site.store(path)
+    assert decide(site).attention is None
+    assert [job.stale_at for job in runs(site)] == [None, None]
+    assert deliveries(site)[runs(site)[0].id, "shelf"].state is not State.SUPERSEDED
+
+
+def test_a_correction_runs_nothing_again_sends_what_nobody_has_and_holds_the_rest_for_a_person(
+    site: Site, capfd: pytest.CaptureFixture[str]
+) -> None:
+    decide(site)
+    worked(site)
+    capfd.readouterr()
+    corrected(site)
+    shown = decide(site)
+    assert shown.attention is not None
+    assert shown.attention.endswith(
+        "patient or study data were corrected since; corrected ones are held for you to release"
+    )
+    assert "Corrected" not in shown.attention
+    worked(site)
+    old, new = runs(site)
+    assert (new.state, new.outcome) == (State.DONE, Outcome.RESULT)
+    assert "findings.recalled" in capfd.readouterr().out
+    after = report(made_by(site, new))
+    assert (str(after.PatientName), after.PatientID) == ("Corrected^Name", "PH0002")
+    assert after.ContentSequence[0].TextValue.endswith(
+        ": patient or study data were corrected, the images are the same."
+    )
+    there = deliveries(site)
+    assert there[old.id, "shelf"].state is State.SUPERSEDED
+    assert there[new.id, "shelf"].state in (State.QUEUED, State.RUNNING)
+    held = there[new.id, "pacs"]
+    assert held.state is State.HELD
+    assert held.reason == (
+        f"pacs has the results of job {old.id} under the data before a correction; "
+        "release this one to send corrected ones"
+    )
+    with writing(site.node.engine) as connection:
+        jobs.release(connection, held.id, who="tester")
+    with running(site, Lane.DELIVER, deliver.serve):
+        assert site.ended(held.id).outcome is Outcome.DELIVERED
+
+
+def test_inputs_that_come_back_are_no_longer_stale(site: Site) -> None:
+    decide(site)
+    worked(site)
+    late_image(site)
+    decide(site)
+    with writing(site.node.engine) as connection:
+        (late,) = [row for row in instances.of_series(connection, STUDY, SERIES) if row.sop_instance_uid.endswith(".7")
+                   or row.instance_number == "7"][-1:]  # fmt: skip
+        instances.mark_lost(connection, [late.path])
+        connection.execute(update(study).values(state="receiving", decide_at=0))
+    assert decide(site).state is StudyState.COMPLETE
+    old, new = runs(site)
+    assert old.stale_at is None
+    assert (new.state, new.stale_at is None) == (State.SUPERSEDED, False)
