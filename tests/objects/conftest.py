@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from dicom_sr import codes, source
-from dicom_sr.kinds import Order
+from dicom_sr.kinds import Order, Replaced, Supersedes, measurement_report, segmentation
 from dicom_sr.nouns import Algorithm, Findings, MeasurementGroup, NotFound
 from dicom_sr.uids import derived_uid
 
@@ -142,6 +142,26 @@ def order_of(paths: list[Path], findings: Findings, **changed: object) -> Order:
         completeness="All 6 images had arrived: no further image for 30 s after the association ended",
     )
     return replace(order, **changed)  # type: ignore[arg-type]
+
+
+def superseded(order: Order) -> Supersedes:
+    """The result set of this order, as one that another takes the place of."""
+    seg = segmentation.build(order)
+    report = measurement_report.build(replace(order, companions=(seg,) if seg else ()))
+    return Supersedes(
+        change="Supersedes the result of 2026-11-21 12:00: 1 image came later, 7 instead of 6 were read.",
+        correction=False,
+        objects=tuple(
+            Replaced(
+                study_instance_uid=str(order.source.header.StudyInstanceUID),
+                series_instance_uid=built.series_instance_uid,
+                sop_class_uid=built.sop_class_uid,
+                sop_instance_uid=built.sop_instance_uid,
+            )
+            for built in (seg, report)
+            if built is not None
+        ),
+    )
 
 
 @pytest.fixture

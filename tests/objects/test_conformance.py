@@ -71,6 +71,7 @@ def exemplars(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "both": order,
         "one": numbered(replace(order, findings=one), "one"),
         "none": numbered(replace(order, findings=make.findings_of(None)), "none"),
+        "again": numbered(replace(order, supersedes=make.superseded(order)), "again"),
     }
     paths = {}
     for name, each in orders.items():
@@ -103,7 +104,7 @@ SEG_DEFECT = lambda dataset: delattr(dataset.SegmentSequence[0], "SegmentLabel")
 SR_DEFECT = lambda dataset: delattr(dataset, "CompletionFlag")  # noqa: E731
 
 
-@pytest.mark.parametrize("name", ["seg_both", "seg_one", "sr_both", "sr_one", "sr_none"])
+@pytest.mark.parametrize("name", ["seg_both", "seg_one", "sr_both", "sr_one", "sr_none", "sr_again"])
 def test_dciodvfy_finds_no_error(exemplars: dict[str, Path], tmp_path: Path, name: str):
     component("dicom3tools")
     assert errors(output("dciodvfy", str(exemplars[name]))) == []
@@ -129,7 +130,7 @@ def test_pixelmed_finds_no_error_in_segmentations(exemplars: dict[str, Path], tm
     assert errors(output(*validator, str(bad(exemplars[name], SEG_DEFECT, tmp_path))))
 
 
-@pytest.mark.parametrize("name", ["sr_one", pytest.param("sr_none", marks=pytest.mark.long)])
+@pytest.mark.parametrize("name", ["sr_one", "sr_again", pytest.param("sr_none", marks=pytest.mark.long)])
 def test_pixelmed_finds_no_error_in_reports(exemplars: dict[str, Path], tmp_path: Path, name: str):
     component("PixelMed")
     validator = [*JAVA, "com.pixelmed.validate.DicomSRValidator"]
@@ -141,7 +142,7 @@ def test_pixelmed_finds_no_error_in_reports(exemplars: dict[str, Path], tmp_path
         assert errors(output(*validator, str(defect)))
 
 
-@pytest.mark.parametrize("name", ["sr_both", "sr_one", "sr_none"])
+@pytest.mark.parametrize("name", ["sr_both", "sr_one", "sr_none", "sr_again"])
 def test_dcmtk_reads_the_reports(exemplars: dict[str, Path], tmp_path: Path, name: str):
     component("DCMTK")
     said = output("dsrdump", str(exemplars[name]))
@@ -160,7 +161,7 @@ def test_dcmqi_reads_the_segmentations(exemplars: dict[str, Path], tmp_path: Pat
     assert len(list(tmp_path.glob("*.nrrd"))) == len(wanted.SegmentSequence)
 
 
-@pytest.mark.parametrize("name", ["sr_both", "sr_one", "sr_none"])
+@pytest.mark.parametrize("name", ["sr_both", "sr_one", "sr_none", "sr_again"])
 def test_dcmqi_reads_the_reports(exemplars: dict[str, Path], tmp_path: Path, name: str):
     reader = Path(pytest.importorskip("dcmqi").__file__).parent / "bin" / "tid1500reader"
     out = tmp_path / "out.json"
