@@ -226,7 +226,7 @@ def test_pydicom_reads_whatever_the_index_holds(explicit: bool, name: str, codes
     tags = [int(element.tag) for element in dataset.values()]
     assert tags == sorted(tags)
     assert (dataset.QueryRetrieveLevel, dataset.RetrieveAETitle) == ("IMAGE", "ISOCENTER")
-    assert str(dataset.PatientName) == name.rstrip(" ") or str(dataset.PatientName).strip() == name.strip()
+    assert str(dataset.PatientName).strip(" =") == name.strip(" =")  # it drops empty groups at the end
     assert len(dataset.ProcedureCodeSequence) == len(codes)
     for item, code in zip(dataset.ProcedureCodeSequence, codes, strict=True):
         assert str(item.CodeMeaning or "").strip() == code["CodeMeaning"].strip()
