@@ -209,6 +209,7 @@ class Reader:
 
     def show(self, sop_instance_uid: str) -> int:
         """Go to the slice that is this instance; its index, -1 when the viewport has it not."""
+        until(lambda: self.js("window.__h.ready()"), deadline_s=30, what="a viewport")  # loading an SR makes a new one
         return int(self.js("await window.__h.go(a[0])", sop_instance_uid))
 
     def canvas(self) -> np.ndarray:
