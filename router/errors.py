@@ -49,6 +49,7 @@
     │   └── TokenExists: a token of this name is there already
     ├── destinations
     │   ├── UnknownDestinationKind: no destination kind has this name
+    │   ├── CannotCommit: the far side does not take requests for storage commitment, or not this one
     │   ├── Unreachable: nobody can be reached there; everything for it waits until it answers
     │   └── Rejected: the far side is there and does not want us as we are; a person must change something
     ├── destinations._http
@@ -101,7 +102,7 @@
     │   ├── NotYet: the far side does not have the images yet that the results are about
     │   ├── NotTaken: the far side has not taken an instance; it may later
     │   ├── NotThere: the far side has taken what it does not show when it is asked
-    │   ├── Refused: the far side refuses an instance, and will refuse it again
+    │   ├── Refused: the far side refuses an instance, or to keep it, and will refuse it again
     │   ├── NoSuchDestination: the destination of a delivery is not among the destinations in force
     │   └── NothingToSend: a delivery without objects: its result set is gone
     ├── work.infer

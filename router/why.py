@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from router.db import decisions, jobs, receipts, results, studies
 from router.db.decisions import Decision
+from router.domain.delivery import Standing
 from router.domain.facts import restore
 from router.domain.job import Job, Lane
 from router.domain.study import Series, Study
@@ -28,6 +29,8 @@ class Explanation:
     jobs: tuple[Job, ...]
     receipts: dict[int, list[dict[str, object]]]
     objects: dict[int, list[str]]
+    standings: dict[int, Standing]
+    """How much of its set each delivery's destination has."""
 
     def as_json(self) -> dict[str, Any]:
         """The explanation as `--json` prints it."""
@@ -99,7 +102,11 @@ def _explain(connection: Connection, study: Study) -> Explanation:
         series=tuple(studies.series_of(connection, uid)),
         decisions=tuple(decisions.of_study(connection, uid)),
         jobs=tuple(made),
-        receipts={job.id: receipts.of_job(connection, job.id) for job in made if job.lane is Lane.DELIVER},
+        receipts={
+            job.id: [_impersonal(one) for one in receipts.of_job(connection, job.id)]
+            for job in made
+            if job.lane is Lane.DELIVER
+        },
         objects={
             job.id: [
                 one.kind
@@ -109,7 +116,14 @@ def _explain(connection: Connection, study: Study) -> Explanation:
             for job in made
             if job.lane is Lane.INFER
         },
+        standings={job.id: receipts.standing_of(connection, job) for job in made if job.lane is Lane.DELIVER},
     )
+
+
+def _impersonal(receipt: dict[str, object]) -> dict[str, object]:
+    """The receipt without what only `jobs show` tells: of a study that is another patient's there, both identities."""
+    keeps = receipt["accepted"] or receipt["status"] is not None
+    return receipt if keeps else receipt | {"detail": ""}
 
 
 def _arrival(study: Study, zone: ZoneInfo) -> Iterator[str]:
@@ -154,13 +168,14 @@ def _job(job: Job, page: Explanation, zone: ZoneInfo) -> Iterator[str]:
         yield f"  {job.reason}"
     if job.stale_at is not None:
         yield f"  superseded: its series has changed at {_clock(job.stale_at, zone)}"
+    if job.id in page.standings:
+        yield f"  its set is {page.standings[job.id]} there"
     made = page.objects.get(job.id)
     if made:
         yield f"  made {', '.join(made)}"
     for answer in page.receipts.get(job.id, ()):
-        status = answer["status"]
-        said = f"0x{status:04X}" if isinstance(status, int) else "no answer"
-        yield f"  {answer['sop_instance_uid']}: {'accepted' if answer['accepted'] else 'not accepted'} ({said})"
+        taken = "committed" if answer["committed_at"] else "accepted" if answer["accepted"] else "not accepted"
+        yield f"  {answer['sop_instance_uid']}: {taken} ({answer['detail'] or 'see the job'})"
 
 
 def _job_json(job: Job, page: Explanation) -> dict[str, Any]:
@@ -170,7 +185,11 @@ def _job_json(job: Job, page: Explanation) -> dict[str, Any]:
         "started_at", "finished_at",
     )  # fmt: skip
     kept = {name: getattr(job, name) for name in names}
-    return kept | {"objects": page.objects.get(job.id, []), "receipts": page.receipts.get(job.id, [])}
+    return kept | {
+        "objects": page.objects.get(job.id, []),
+        "receipts": page.receipts.get(job.id, []),
+        "standing": page.standings.get(job.id),
+    }
 
 
 def _clock(microseconds: int, zone: ZoneInfo) -> str:

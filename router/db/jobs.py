@@ -228,6 +228,33 @@ def retry(
     )
 
 
+def park(connection: Connection, held: Job, *, wait_s: float, reason: str) -> bool:
+    """The job waits for the far side's word, at most `wait_s`; False when it is no longer this worker's."""
+    later = clock(connection) + round(wait_s * SECOND)
+    return bool(_move(connection, Event.PARK, _fence(held), **REST, not_before=later, reason=reason, problem=None))
+
+
+def wake(connection: Connection, job_id: int) -> bool:
+    """The far side's word has come: the job is due at once and has spent no attempt; False when it does not wait."""
+    return bool(
+        _move(
+            connection,
+            Event.RETRY,
+            and_(job.c.id == job_id, job.c.state == State.WAITING),
+            not_before=clock(connection),
+            reason=None,
+            attempt=job.c.attempt - 1,
+        )
+    )
+
+
+def wake_overdue(connection: Connection) -> list[Job]:
+    """Jobs for which the far side's word has not come in time: due again."""
+    at = clock(connection)
+    overdue = and_(job.c.state == State.WAITING, job.c.not_before <= at)
+    return _move(connection, Event.RETRY, overdue, reason="the far side has not answered in time", problem="NoWord")
+
+
 def set_aside(connection: Connection, held: Job, *, reason: str, problem: str) -> bool:
     """The job waits for a person, and is held for this reason; False when it is no longer this worker's."""
     why = {"reason": reason, "problem": problem}

@@ -1,10 +1,13 @@
 """What each destination answered for each instance: only what is missing is sent again."""
 
-from sqlalchemy import Connection, select
+from collections.abc import Collection
+
+from sqlalchemy import Connection, func, select, update
 
 from router.db.engine import insert_into, now
-from router.db.tables import receipt
-from router.domain.delivery import Receipt, Verdict
+from router.db.tables import receipt, result
+from router.domain.delivery import Receipt, Standing, Verdict, standing
+from router.domain.job import Job
 
 
 def write(connection: Connection, job_id: int, answer: Receipt) -> None:
@@ -14,6 +17,7 @@ def write(connection: Connection, job_id: int, answer: Receipt) -> None:
         "accepted": answer.verdict is Verdict.ACCEPTED,
         "detail": answer.detail,
         "sent_at": now(),
+        "committed_at": None,
     }
     fresh = insert_into(connection, receipt).values(
         job_id=job_id, sop_instance_uid=answer.sop_instance_uid, attempts=1, **answered
@@ -32,8 +36,30 @@ def accepted(connection: Connection, job_id: int) -> frozenset[str]:
     return frozenset(rows.scalars())
 
 
+def commit(connection: Connection, job_id: int, sop_instance_uids: Collection[str]) -> None:
+    """The destination has promised to keep these."""
+    mine = (receipt.c.job_id == job_id, receipt.c.sop_instance_uid.in_(sop_instance_uids))
+    connection.execute(update(receipt).where(*mine).values(accepted=True, committed_at=now()))
+
+
+def committed(connection: Connection, job_id: int) -> frozenset[str]:
+    """SOPInstanceUIDs that the destination of this job has promised to keep."""
+    mine = (receipt.c.job_id == job_id, receipt.c.committed_at.is_not(None))
+    return frozenset(connection.execute(select(receipt.c.sop_instance_uid).where(*mine)).scalars())
+
+
+def standing_of(connection: Connection, delivery: Job) -> Standing:
+    """How much of its set the destination of this delivery has."""
+    objects = select(func.count()).where(result.c.result_set_id == delivery.result_set_id)
+    return standing(
+        objects=int(connection.execute(objects).scalar_one()),
+        accepted=len(accepted(connection, delivery.id)),
+        committed=len(committed(connection, delivery.id)),
+    )
+
+
 def of_job(connection: Connection, job_id: int) -> list[dict[str, object]]:
-    """All answers to one delivery, for lists: uid, status, accepted, detail, sent_at, attempts."""
+    """All answers to one delivery, for lists: uid, status, accepted, detail, sent_at, attempts, committed_at."""
     columns = [column for column in receipt.c if column is not receipt.c.job_id]
     rows = connection.execute(select(*columns).where(receipt.c.job_id == job_id).order_by(receipt.c.sent_at))
     return [dict(row) for row in rows.mappings()]

@@ -438,8 +438,22 @@ receipt = Table(
     Column("detail", Text, nullable=False, default=""),
     Column("sent_at", BigInteger, nullable=False),
     Column("attempts", Integer, nullable=False, default=1),
+    Column("committed_at", BigInteger, comment="when the far side promised to keep it"),
 )
 """What each destination answered for each instance: only what is missing is sent again."""
+
+pledge = Table(
+    "pledge",
+    metadata,
+    Column("transaction_uid", Text, primary_key=True),
+    Column("job_id", ID, ForeignKey("job.id"), nullable=False),
+    Column("asked_at", BigInteger, nullable=False),
+    Column("committed", JSON(none_as_null=True), comment="SOPInstanceUIDs; NULL until the destination has reported"),
+    Column("failed", JSON(none_as_null=True), comment="SOPInstanceUID -> FailureReason"),
+    Column("settled", Boolean, nullable=False, default=False, comment="the delivery has taken note of the report"),
+)
+"""Storage commitment that we have asked of destinations: the row comes first, then the request."""
+Index("ix_pledge_job_id", pledge.c.job_id)
 
 commitment_request = Table(
     "commitment_request",

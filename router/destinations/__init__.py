@@ -1,8 +1,9 @@
 """Ways out: one file each, found by listing this folder; nothing is registered by hand.
 
-A destination kind is a module that exports `Settings` (its form), `look`, `send`, `confirm` and `echo`. Sending is per
-instance: an instance that is refused gives a Receipt that says so, only a far side that cannot be reached raises. As
-far as it can be asked, it is looked at before, for whose study it has there, and read back after.
+A destination kind is a module that exports `Settings` (its form), `look`, `send`, `confirm` and `echo`, and `commit`
+where it knows storage commitment. Sending is per instance: an instance that is refused gives a Receipt that says so,
+only a far side that cannot be reached raises. As far as it can be asked, it is looked at before, for whose study it has
+there, and read back after.
 """
 
 import importlib
@@ -17,7 +18,7 @@ from pydantic import AfterValidator, Field
 
 from dicom_sr.problem import Problem
 from router.config import Section
-from router.domain.delivery import Outgoing, Receipt, Subject
+from router.domain.delivery import Commitment, Outgoing, Receipt, Subject
 
 
 class UnknownDestinationKind(Problem):
@@ -68,12 +69,23 @@ class Destination(Section):
     profile: Profile = Field(Profile(), description="What it gets")
 
 
+class CannotCommit(Problem):
+    """The far side does not take requests for storage commitment, or not this one."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """What this node brings to any destination."""
 
     calling_ae_title: str
     timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Awaited:
+    """The far side has taken the request and is to report within so many seconds; else it is asked again."""
+
+    wait_s: float
 
 
 class Send(Protocol):
@@ -96,6 +108,25 @@ class Confirm(Protocol):
     def __call__(
         self, settings: Destination, outgoing: Sequence[Outgoing], context: Context
     ) -> frozenset[str] | None: ...
+
+
+class Commit(Protocol):
+    """Ask the far side to commit to keep these; its report where it came at once.
+
+    `unanswered` earlier requests were never reported on.
+
+    Raises:  CannotCommit, Unreachable, Rejected
+    """
+
+    def __call__(
+        self,
+        settings: Destination,
+        outgoing: Sequence[Outgoing],
+        transaction_uid: str,
+        context: Context,
+        *,
+        unanswered: int,
+    ) -> Commitment | Awaited: ...
 
 
 class Look(Protocol):
@@ -125,6 +156,8 @@ class Kind:
     confirm: Confirm
     look: Look
     echo: Echo
+    commit: Commit | None
+    """None for a kind that knows no storage commitment."""
 
 
 @cache
@@ -143,4 +176,11 @@ def find(name: str) -> Kind:
             f"there is no destination kind {name!r}", remedy=f"Choose one of: {', '.join(names())}"
         )
     module = importlib.import_module(f"{__name__}.{name}")
-    return Kind(settings=module.Settings, send=module.send, confirm=module.confirm, look=module.look, echo=module.echo)
+    return Kind(
+        settings=module.Settings,
+        send=module.send,
+        confirm=module.confirm,
+        look=module.look,
+        echo=module.echo,
+        commit=getattr(module, "commit", None),
+    )

@@ -1,6 +1,6 @@
 """What leaves and what the far side says to it: pure nouns, and one table that tells a later try from a refusal."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -142,3 +142,61 @@ def name_of(status: int) -> str:
     """The answer's number and name, for people."""
     meaning = next((name for low, high, _, name in ANSWERS if low <= status <= high), "unknown status")
     return f"{status:04X} ({meaning})"
+
+
+FAILURES: Mapping[int, tuple[Verdict, str]] = {
+    0x0110: (Verdict.LATER, "Processing failure"),
+    0x0112: (Verdict.LATER, "No such object instance"),
+    0x0119: (Verdict.NEVER, "Class-Instance conflict"),
+    0x0122: (Verdict.NEVER, "Referenced SOP Class not supported"),
+    0x0131: (Verdict.LATER, "Duplicate transaction UID"),
+    0x0213: (Verdict.LATER, "Resource limitation"),
+}
+"""Why a far side does not commit to keep an instance, and whether sending it again may help.
+
+Source:  PS3.3 C.14.1.1 (Failure Reason)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commitment:
+    """A far side's report on a request for storage commitment: SOPInstanceUIDs, and FailureReasons by them.
+
+    Source:  PS3.4 J.3.3 (Storage Commitment Push Model, Notifications)
+    """
+
+    transaction_uid: str
+    committed: frozenset[str]
+    failed: Mapping[str, int]
+
+    def receipts(self, asked: Iterable[str]) -> tuple[Receipt, ...]:
+        """What the report says of those it does not commit to; one that it does not mention may be sent again."""
+        found = []
+        for uid in asked:
+            if uid in self.committed:
+                continue
+            reason = self.failed.get(uid)
+            verdict, name = (
+                (Verdict.LATER, "not in the report") if reason is None else FAILURES.get(reason, (Verdict.NEVER, ""))
+            )
+            said = name if reason is None else f"{reason:04X} ({name or 'unknown reason'})"
+            found.append(Receipt(sop_instance_uid=uid, verdict=verdict, status=reason, detail=f"not committed: {said}"))
+        return tuple(found)
+
+
+class Standing(StrEnum):
+    """How much of a set a destination has, as people read it."""
+
+    NOTHING = "not sent"
+    HALF = "half sent"
+    SENT = "sent"
+    COMMITTED = "committed"
+
+
+def standing(*, objects: int, accepted: int, committed: int) -> Standing:
+    """How a delivery stands, from what its ledger has accepted and the far side has promised to keep."""
+    if objects and committed >= objects:
+        return Standing.COMMITTED
+    if objects and accepted >= objects:
+        return Standing.SENT
+    return Standing.HALF if accepted else Standing.NOTHING

@@ -31,7 +31,7 @@ from router.db.commitments import CommitmentRequest
 from router.db.engine import writing
 from router.domain.query import Root
 from router.node import Node
-from router.query import commitment, mpps, retrieve
+from router.query import commitment, mpps, reports, retrieve
 from router.query.commitment import Proof, nothing_is_proven
 from router.query.exchange import Exchange, PeerGone
 from router.query.find import find
@@ -67,7 +67,11 @@ def contexts() -> list[PresentationContext]:
 
 def handlers(node: Node, prove: Proof = nothing_is_proven) -> list[tuple[Any, ...]]:
     """What to bind to a server's events, so that its associations answer queries."""
-    return [(evt.EVT_ESTABLISHED, take_over, [node, prove]), (evt.EVT_SOP_EXTENDED, negotiate)]
+    return [
+        (evt.EVT_ESTABLISHED, take_over, [node, prove]),
+        (evt.EVT_SOP_EXTENDED, negotiate),
+        (evt.EVT_N_EVENT_REPORT, reports.told, [node]),
+    ]
 
 
 def negotiate(event: evt.Event) -> dict[str, bytes]:

@@ -38,14 +38,15 @@ class RetrieveStatus(IntEnum):
 
 
 class CommitmentStatus(IntEnum):
-    """Answers to the N-ACTION that asks for commitment.
+    """Answers to the N-ACTION that asks for commitment, and to the N-EVENT-REPORT that tells of it.
 
-    Source:  PS3.4 J.3.2.1.3, PS3.7 10.1.4.1.10
+    Source:  PS3.4 J.3.2.1.3, PS3.7 10.1.4.1.10, 10.1.1.1.8
     """
 
     SUCCESS = 0x0000
     PROCESSING_FAILURE = 0x0110
     NO_SUCH_SOP_INSTANCE = 0x0112
+    NO_SUCH_EVENT_TYPE = 0x0113
     INVALID_ARGUMENT_VALUE = 0x0115
     NO_SUCH_ACTION = 0x0123
     REFUSED_NOT_AUTHORIZED = 0x0124

@@ -5,21 +5,23 @@ taken but not written down is sent once more as the same bytes under the same UI
 """
 
 import threading
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from uuid import uuid4
 
 import structlog
 from sqlalchemy import Connection
 
 from dicom_sr.problem import Problem
 from router import destinations, rulebook
-from router.db import audit, instances, jobs, receipts, results, revisions, studies
+from router.db import audit, instances, jobs, pledges, receipts, results, revisions, studies
 from router.db.engine import reading, writing
-from router.destinations import Context, Destination, Kind
-from router.domain.delivery import DUPLICATE, Outgoing, Receipt, Subject, Verdict, contradictions
+from router.destinations import Awaited, CannotCommit, Context, Destination, Interrupted, Kind
+from router.domain.delivery import DUPLICATE, Commitment, Outgoing, Receipt, Subject, Verdict, contradictions
 from router.domain.job import Job, Lane, Outcome
 from router.node import Node
-from router.work.loop import Ending, ForPerson, InHand, Loop
+from router.work.loop import Ending, ForPerson, InHand, Loop, Pause
 
 log = structlog.get_logger()
 
@@ -54,7 +56,7 @@ class NotThere(Problem):
 
 
 class Refused(Problem):
-    """The far side refuses an instance, and will refuse it again."""
+    """The far side refuses an instance, or to keep it, and will refuse it again."""
 
 
 class NoSuchDestination(Problem):
@@ -92,6 +94,8 @@ class Errand:
     """Result kind by SOPInstanceUID."""
     taken: frozenset[str]
     """What the destination has taken at earlier attempts."""
+    committed: frozenset[str]
+    """What it has promised to keep."""
 
     @property
     def way(self) -> Kind:
@@ -99,18 +103,98 @@ class Errand:
         return destinations.find(self.destination.kind)
 
 
-def deliver(node: Node, hand: InHand) -> Ending:
-    """Send what the destination does not have yet, and see that it is there.
+def deliver(node: Node, hand: InHand) -> Ending | Pause:
+    """Send what the destination does not have yet, and see that it keeps it: by its promise, or by what it shows.
 
     Raises:  Unreachable, Rejected, NotYet, OtherStudy, NotTaken, NotThere, Refused, NoSuchDestination, NothingToSend,
              Lost
     """
+    not_kept = take_note(node, hand.job)
     errand = errand_of(node, hand.job)
+    for receipt in sorted(not_kept, key=lambda receipt: receipt.verdict is not Verdict.NEVER):
+        judge(receipt, errand, missing=len(errand.objects) - len(errand.taken))
     if not errand.taken and hand.job.problem != OtherStudy.__name__:  # a person who releases it has seen to that
         look(node, errand)
     send(node, hand, errand)
-    seen = read_back(node, errand)
-    return Ending(outcome=Outcome.DELIVERED, record=lambda connection: note(connection, errand, seen))
+    hand.progress("asking for commitment", 1.0)
+    return settled(node, errand)
+
+
+def take_note(node: Node, job: Job) -> list[Receipt]:
+    """Enter in the ledger what has been reported since; what it says of instances that are not kept."""
+    found: list[Receipt] = []
+    with writing(node.engine) as connection:
+        for said in pledges.unsettled(connection, job.id):
+            asked = receipts.accepted(connection, job.id)
+            receipts.commit(connection, job.id, said.committed & asked)
+            for receipt in said.receipts(sorted(asked - receipts.committed(connection, job.id))):
+                receipts.write(connection, job.id, receipt)
+                found.append(receipt)
+            pledges.settle(connection, said.transaction_uid)
+    return found
+
+
+def settled(node: Node, errand: Errand) -> Ending | Pause:
+    """How a set that has been sent whole ends: committed, waiting for that, or shown where nobody commits.
+
+    Raises:  Unreachable, Rejected, NotTaken, NotThere, Refused
+    """
+    missing = [one for one in errand.objects if one.sop_instance_uid not in errand.committed]
+    if missing and errand.way.commit is not None:
+        try:
+            answer = ask(node, errand, missing)
+        except CannotCommit as problem:
+            log.info("commitment.not_taken", reason=problem.what)
+            return ending(errand, "read back" if read_back(node, errand) else "accepted")
+        if isinstance(answer, Awaited):
+            return Pause(
+                wait_s=answer.wait_s,
+                reason=f"destination {errand.destination.name} has taken all {len(errand.objects)} objects and is "
+                "asked to commit to keep them",
+                record=lambda connection: wake_if_told(connection, errand.job),
+            )
+        for receipt in take_note(node, errand.job):
+            judge(receipt, errand, missing=len(answer.failed))
+    elif missing:
+        return ending(errand, "read back" if read_back(node, errand) else "accepted")
+    return ending(errand, "committed")
+
+
+def ask(node: Node, errand: Errand, missing: Sequence[Outgoing]) -> Commitment | Awaited:
+    """Ask to commit to what is missing; that we ask is written down before, and what comes at once, too.
+
+    Raises:  CannotCommit, Unreachable, Rejected
+    """
+    commit = errand.way.commit
+    assert commit is not None
+    transaction_uid = f"2.25.{uuid4().int}"
+    with writing(node.engine) as connection:
+        unanswered = pledges.unanswered(connection, errand.job.id)
+        pledges.add(connection, transaction_uid, errand.job.id)
+    try:
+        answer = commit(errand.destination, missing, transaction_uid, errand.context, unanswered=unanswered)
+    except Interrupted:  # it may have heard us, and may report
+        raise
+    except Problem:
+        with writing(node.engine) as connection:
+            pledges.withdraw(connection, transaction_uid)
+        raise
+    log.info("commitment.asked", transaction=transaction_uid, instances=len(missing))
+    if isinstance(answer, Commitment):
+        with writing(node.engine) as connection:
+            pledges.report(connection, answer)
+    return answer
+
+
+def wake_if_told(connection: Connection, job: Job) -> None:
+    """A report that was quicker than we finds nobody to wake; its job was parked in this transaction."""
+    if pledges.unsettled(connection, job.id):
+        jobs.wake(connection, job.id)
+
+
+def ending(errand: Errand, how: str) -> Ending:
+    """The set has been delivered."""
+    return Ending(outcome=Outcome.DELIVERED, record=lambda connection: note(connection, errand, how))
 
 
 def errand_of(node: Node, job: Job) -> Errand:
@@ -122,7 +206,7 @@ def errand_of(node: Node, job: Job) -> Errand:
     with reading(node.engine) as connection:
         destination = find(connection, job)
         objects = results.of_set(connection, job.result_set_id or 0)
-        taken = receipts.accepted(connection, job.id)
+        taken, committed = receipts.accepted(connection, job.id), receipts.committed(connection, job.id)
     if not objects:
         raise NothingToSend(f"result set {job.result_set_id} has no objects", remedy="Re-run its inference job")
     return Errand(
@@ -144,6 +228,7 @@ def errand_of(node: Node, job: Job) -> Errand:
         ),
         kinds={item.sop_instance_uid: item.kind for item in objects},
         taken=taken,
+        committed=committed,
     )
 
 
@@ -229,8 +314,8 @@ def compared(errand: Errand, item: Outgoing, receipt: Receipt) -> Receipt:
     return replace(receipt, verdict=Verdict.ACCEPTED, detail=f"{receipt.detail}, and it is there")
 
 
-def read_back(node: Node, errand: Errand) -> bool | None:
-    """Whether the far side shows the whole set; None where it cannot be asked.
+def read_back(node: Node, errand: Errand) -> bool:
+    """Whether the far side shows the whole set; False where it cannot be asked.
 
     An archive may take a moment to show what it has taken. When it does not show it at the next attempt either, what is
     missing is sent again.
@@ -239,7 +324,7 @@ def read_back(node: Node, errand: Errand) -> bool | None:
     """
     there = errand.way.confirm(errand.destination, errand.objects, errand.context)
     if there is None:
-        return None
+        return False
     missing = [item.sop_instance_uid for item in errand.objects if item.sop_instance_uid not in there]
     if not missing:
         return True
@@ -287,8 +372,8 @@ def judge(receipt: Receipt, errand: Errand, *, missing: int) -> None:
     raise Refused(said, remedy="Put it right there, or give it a profile without this kind; then retry the job")
 
 
-def note(connection: Connection, errand: Errand, seen: bool | None) -> None:
-    """One audit row a delivery."""
+def note(connection: Connection, errand: Errand, how: str) -> None:
+    """One audit row a delivery; `how` is by what we know that the far side has it."""
     audit.write(
         connection,
         "deliver",
@@ -297,5 +382,5 @@ def note(connection: Connection, errand: Errand, seen: bool | None) -> None:
         job=errand.job.id,
         destination=errand.destination.name,
         instances=len(errand.objects),
-        read_back=seen,
+        proof=how,
     )

@@ -64,6 +64,15 @@ class Ending:
     rings: tuple[Lane, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """The far side has been asked: the job waits for its word, at most `wait_s`; `record` runs in the same move."""
+
+    wait_s: float
+    reason: str
+    record: Callable[[Connection], None] = nothing
+
+
 class InHand:
     """A claimed job while it is being worked on."""
 
@@ -90,7 +99,7 @@ class InHand:
             raise Lost(f"job {self.job.id} is not ours any more", remedy="Its row says who took it")
 
 
-Work = Callable[[InHand], Ending]
+Work = Callable[[InHand], Ending | Pause]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,15 +204,22 @@ class Loop:
                 hand.lost.set()
                 return
 
-    def settle(self, held: Job, ending: Ending, took_s: float) -> None:
+    def settle(self, held: Job, ending: Ending | Pause, took_s: float) -> None:
         """Make the ending true, all of it or nothing.
 
         Raises:  Lost
         """
         with writing(self.node.engine) as connection:
-            if not jobs.finish(connection, held, ending.outcome, reason=ending.reason):
+            if isinstance(ending, Pause):
+                moved = jobs.park(connection, held, wait_s=ending.wait_s, reason=ending.reason)
+            else:
+                moved = jobs.finish(connection, held, ending.outcome, reason=ending.reason)
+            if not moved:
                 raise Lost(f"job {held.id} is not ours any more", remedy="Its row says who took it")
             ending.record(connection)
+        if isinstance(ending, Pause):
+            log.info("job.waiting", reason=ending.reason, took_s=round(took_s, 3))
+            return
         log.info(f"job.{ending.outcome}", reason=ending.reason, took_s=round(took_s, 3))
         for lane in ending.rings:
             self.node.bell.ring(lane)
@@ -280,3 +296,12 @@ def sweep(node: Node) -> list[Job]:
     for lane in {job.lane for job in moved if job.state is State.QUEUED}:
         node.bell.ring(lane)
     return moved
+
+
+def wake_overdue(node: Node) -> None:
+    """Let jobs go on for which the far side's word has not come in time."""
+    with writing(node.engine) as connection:
+        moved = jobs.wake_overdue(connection)
+    for job in moved:
+        log.warning("job.no_word", job=job.id, study=job.study_instance_uid, destination=job.destination)
+        node.bell.ring(job.lane)

@@ -10,13 +10,14 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from router import query
 from router.node import Node
 from router.work.circuit import Circuits
-from router.work.loop import sweep
+from router.work.loop import sweep, wake_overdue
 
 log = structlog.get_logger()
 
 TIMETABLE: tuple[tuple[str, float, Callable[[Node], object]], ...] = (
     ("leases.sweep", 5.0, sweep),
     ("destinations.echo", 10.0, Circuits().ask),
+    ("commitments.overdue", 5.0, wake_overdue),
     ("commitments.report", 60.0, query.report_due),
 )
 """Name, seconds between two runs, and what is run."""

@@ -1,5 +1,6 @@
 """A real SCP in a thread that answers as it is told, and keeps what it took."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,13 +11,21 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
+from pynetdicom.dsutils import encode
+from pynetdicom.presentation import build_role
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     Comprehensive3DSRStorage,
     CTImageStorage,
     SegmentationStorage,
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
     StudyRootQueryRetrieveInformationModelFind,
     Verification,
 )
+
+from tests.conftest import until
 
 CLASSES = (str(CTImageStorage), str(SegmentationStorage), str(Comprehensive3DSRStorage))
 Answer = Callable[[Any], int]
@@ -41,6 +50,20 @@ class Archive:
     """So many C-FIND requests are answered as if nothing were there."""
     found: int = 0
     """C-FIND requests so far."""
+    reports_to: int | None = None
+    """Port of loopback to which storage commitment is reported; None reports on the association that asked."""
+    silent: int = 0
+    """So many requests for commitment are taken and never reported on."""
+    refusal: int = 0x0000
+    """What an N-ACTION is answered."""
+    reasons: dict[int, int] = field(default_factory=dict)
+    """FailureReason of the instance that was taken as the n-th, for what it is asked to commit to first."""
+    transactions: list[str] = field(default_factory=list)
+    """TransactionUIDs of the requests so far."""
+    answered: list[int] = field(default_factory=list)
+    """What we were answered to our reports."""
+    takes_role: bool = True
+    """Whether it reports with role selection."""
 
     def store(self, event: evt.Event) -> int:
         uid = str(event.request.AffectedSOPInstanceUID)
@@ -67,9 +90,73 @@ class Archive:
                     setattr(answer, key, one.get(key))
                 yield 0xFF00, answer
 
+    def action(self, event: evt.Event) -> tuple[int, None]:
+        asked = event.action_information
+        self.transactions.append(str(asked.TransactionUID))
+        if self.refusal or self.silent >= len(self.transactions):
+            return self.refusal, None
+        threading.Thread(target=self.report, args=(event.assoc, self.information(asked))).start()
+        return 0x0000, None
+
+    def information(self, asked: Dataset) -> Dataset:
+        """What it commits to: what it has, but for those that it is to fail."""
+        told = Dataset()
+        told.TransactionUID = asked.TransactionUID
+        told.ReferencedSOPSequence, told.FailedSOPSequence = [], []
+        order = list(dict.fromkeys(self.asked))
+        for one in asked.ReferencedSOPSequence:
+            uid = str(one.ReferencedSOPInstanceUID)
+            reason = self.reasons.pop(order.index(uid), None) or (None if uid in self.kept else 0x0112)
+            if reason is None:
+                told.ReferencedSOPSequence.append(one)
+            else:
+                one.FailureReason = reason
+                told.FailedSOPSequence.append(one)
+        for keyword in ("ReferencedSOPSequence", "FailedSOPSequence"):
+            if not told[keyword].value:
+                del told[keyword]
+        return told
+
+    def report(self, asker: Association, told: Dataset) -> None:
+        """Tell, on the association that asked or on one of our own."""
+        event_type = 2 if "FailedSOPSequence" in told else 1
+        model, instance = StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+        if self.reports_to is None:
+            status, _ = asker.send_n_event_report(told, event_type, model, instance)
+            self.answered.append(int(status.Status))
+            return
+        ae = AE(ae_title="ARCHIVE")
+        ae.add_requested_context(model)
+        roles = [build_role(model, scp_role=True)] if self.takes_role else []
+        association = ae.associate("127.0.0.1", self.reports_to, ae_title="ISOCENTER", ext_neg=roles)
+        assert association.is_established
+        if self.takes_role:
+            status, _ = association.send_n_event_report(told, event_type, model, instance)
+            self.answered.append(int(status.Status))
+        else:
+            self.answered.append(plainly(association, told, event_type))
+        association.release()
+
     def dataset(self, uid: str) -> Dataset:
         implicit = self.syntaxes[uid] == ImplicitVRLittleEndian
         return read_dataset(BytesIO(self.kept[uid]), is_implicit_VR=implicit, is_little_endian=True)
+
+
+def plainly(association: Association, told: Dataset, event_type: int) -> int:
+    """An N-EVENT-REPORT without role selection, which pynetdicom itself refuses to send."""
+    request = N_EVENT_REPORT()
+    request.MessageID, request.EventTypeID = 7, event_type
+    request.AffectedSOPClassUID = StorageCommitmentPushModel
+    request.AffectedSOPInstanceUID = StorageCommitmentPushModelInstance
+    context = association.accepted_contexts[0]
+    implicit = context.transfer_syntax[0] == ImplicitVRLittleEndian
+    request.EventInformation = BytesIO(encode(told, implicit, True) or b"")
+    association._reactor_checkpoint.clear()
+    until(lambda: association._is_paused, what="the reactor's pause")
+    association.dimse.send_msg(request, context.context_id)
+    _, answer = association.dimse.get_msg(block=True)
+    association._reactor_checkpoint.set()
+    return int(answer.Status)
 
 
 def aborts(event: evt.Event) -> int:
@@ -88,6 +175,7 @@ def archive(
     require_calling: Sequence[str] = (),
     state: Archive | None = None,
     finds: bool = False,
+    commits: bool = False,
 ) -> Iterator[Archive]:
     """An archive on a free port of loopback."""
     held = state or Archive()
@@ -97,9 +185,11 @@ def archive(
     ae.add_supported_context(Verification)
     if finds:
         ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+    if commits:
+        ae.add_supported_context(StorageCommitmentPushModel)
     ae.require_calling_aet = list(require_calling)
     ae.network_timeout = ae.dimse_timeout = ae.acse_timeout = 10
-    handlers = [(evt.EVT_C_STORE, held.store), (evt.EVT_C_FIND, held.find)]
+    handlers = [(evt.EVT_C_STORE, held.store), (evt.EVT_C_FIND, held.find), (evt.EVT_N_ACTION, held.action)]
     server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
     held.port = server.server_address[1]
     try:

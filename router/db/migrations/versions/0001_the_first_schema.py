@@ -458,6 +458,7 @@ def upgrade() -> None:
         sa.Column("detail", sa.Text(), nullable=False),
         sa.Column("sent_at", sa.BigInteger(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("committed_at", sa.BigInteger(), nullable=True, comment="when the far side promised to keep it"),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_receipt_job_id")),
         sa.PrimaryKeyConstraint("job_id", "sop_instance_uid", name=op.f("pk_receipt")),
     )
@@ -478,6 +479,25 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_findings_job_id")),
         sa.PrimaryKeyConstraint("job_id", name=op.f("pk_findings")),
     )
+    op.create_table(
+        "pledge",
+        sa.Column("transaction_uid", sa.Text(), nullable=False),
+        sa.Column("job_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("asked_at", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "committed",
+            sa.JSON(none_as_null=True),
+            nullable=True,
+            comment="SOPInstanceUIDs; NULL until the destination has reported",
+        ),
+        sa.Column("failed", sa.JSON(none_as_null=True), nullable=True, comment="SOPInstanceUID -> FailureReason"),
+        sa.Column("settled", sa.Boolean(), nullable=False, comment="the delivery has taken note of the report"),
+        sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_pledge_job_id")),
+        sa.PrimaryKeyConstraint("transaction_uid", name=op.f("pk_pledge")),
+    )
+    with op.batch_alter_table("pledge", schema=None) as batch_op:
+        batch_op.create_index("ix_pledge_job_id", ["job_id"], unique=False)
+
     op.create_table(
         "result_set",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),

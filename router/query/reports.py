@@ -1,0 +1,92 @@
+"""Storage Commitment that we have asked for: a destination's N-EVENT-REPORT, on an association of its own to our door.
+
+Role selection, with which a destination says that it is the SCP although it calls, is granted and not needed. A report
+is known by its TransactionUID, in the database: whichever process asked, and whichever hears.
+
+Source:  PS3.4 J.3.3 (Notifications), PS3.7 10.3.1 (N-EVENT-REPORT)
+"""
+
+from struct import unpack
+
+import structlog
+from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom import evt
+from pynetdicom.sop_class import StorageCommitmentPushModel
+
+from router.db import pledges
+from router.db.engine import writing
+from router.domain.delivery import Commitment
+from router.domain.job import Lane
+from router.node import Node
+from router.query.elements import Elements, UnreadableError, read
+from router.query.identifier import tag_of
+from router.query.peers import caller_of
+from router.query.rights import Caller
+from router.query.status import CommitmentStatus
+
+log = structlog.get_logger()
+
+FULL_REPORT = (1, 2)
+"""Event Type IDs: all committed, and failures exist (PS3.4 J.3.3.1)."""
+
+
+def told(event: evt.Event, node: Node) -> tuple[int, None]:
+    """The answer to a destination's N-EVENT-REPORT, once what it says is committed.
+
+    pynetdicom serves these in a thread of their own as soon as they come, perhaps before the association counts as
+    established: so this is one of its handlers, and `service.take_over` knows nothing of it.
+    """
+    try:
+        return int(hear(node, caller_of(event.assoc), event)), None
+    except Exception:  # listener handler: one request must not end the others
+        log.exception("commitment.not_heard")
+        return int(CommitmentStatus.PROCESSING_FAILURE), None
+
+
+def hear(node: Node, caller: Caller, event: evt.Event) -> CommitmentStatus:
+    """Note what a destination reports, and wake the delivery that waits for it."""
+    message = event.request
+    if event.context.abstract_syntax != StorageCommitmentPushModel or message.EventTypeID not in FULL_REPORT:
+        return CommitmentStatus.NO_SUCH_EVENT_TYPE
+    content = message.EventInformation.getvalue() if message.EventInformation else b""
+    try:
+        said = commitment(read(content, explicit=event.context.transfer_syntax == ExplicitVRLittleEndian))
+    except UnreadableError:
+        return CommitmentStatus.INVALID_ARGUMENT_VALUE
+    with writing(node.engine) as connection:
+        job_id = pledges.report(connection, said)
+    known = {"caller": f"{caller.calling_ae_title}@{caller.address}", "transaction": said.transaction_uid}
+    if job_id is None:
+        log.warning("commitment.unknown", **known)
+        return CommitmentStatus.PROCESSING_FAILURE
+    node.bell.ring(Lane.DELIVER)
+    log.info("commitment.heard", job=job_id, committed=len(said.committed), failed=len(said.failed), **known)
+    return CommitmentStatus.SUCCESS
+
+
+def commitment(elements: Elements) -> Commitment:
+    """The report in Event Information.
+
+    Raises:  UnreadableError
+    """
+    return Commitment(
+        transaction_uid=_uid(elements, "TransactionUID"),
+        committed=frozenset(_uid(one, "ReferencedSOPInstanceUID") for one in _items(elements, "ReferencedSOPSequence")),
+        failed={_uid(one, "ReferencedSOPInstanceUID"): _reason(one) for one in _items(elements, "FailedSOPSequence")},
+    )
+
+
+def _items(elements: Elements, keyword: str) -> list[Elements]:
+    items = elements.get(tag_of(keyword))
+    return items if isinstance(items, list) else []
+
+
+def _uid(elements: Elements, keyword: str) -> str:
+    value = elements.get(tag_of(keyword), b"")
+    return value.decode("ascii", "replace").strip("\0 ") if isinstance(value, bytes) else ""
+
+
+def _reason(elements: Elements) -> int:
+    """The FailureReason; where a peer leaves it out, that processing failed."""
+    value = elements.get(tag_of("FailureReason"), b"")
+    return int(unpack("<H", value)[0]) if isinstance(value, bytes) and len(value) == 2 else 0x0110
