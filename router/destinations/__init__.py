@@ -10,14 +10,14 @@ import importlib
 import json
 import pkgutil
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Protocol
 
 from pydantic import AfterValidator, Field
 
 from dicom_sr.problem import Problem
-from router.config import Section
+from router.config import Section, Tls
 from router.domain.delivery import Commitment, Outgoing, Receipt, Subject
 
 
@@ -79,6 +79,8 @@ class Context:
 
     calling_ae_title: str
     timeout_s: float
+    tls: Tls = field(default_factory=Tls)
+    """Who we are where connections are encrypted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,12 +1,13 @@
 """A DICOM node: C-STORE SCU. Bytes go out as they lie in the store, or in Implicit VR LE where only that is taken."""
 
+import struct
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
-from pathlib import Path
 
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ImplicitVRLittleEndian
 from pynetdicom._globals import STATUS_PENDING, STATUS_SUCCESS
@@ -21,11 +22,16 @@ from dicom_sr.transcode import CannotTranscode, to_implicit
 from router.destinations import Context, Interrupted, Rejected, Unreachable
 from router.destinations._commitment import commit as commit
 from router.destinations._node import Settings as Settings
-from router.destinations._node import associated
+from router.destinations._node import associated, storing
+from router.destinations._wire import Wire, store_request
 from router.domain.delivery import Outgoing, Receipt, Subject, Verdict, judge, name_of
 
 MOST_CONTEXTS = 128
 """Presentation contexts that one association can have: odd numbers of one byte (PS3.8 9.3.2.2)."""
+
+MOST_MESSAGE_IDS = 1 << 16
+META_BYTES = 1024
+TRANSFER_SYNTAX = (tag_for_keyword("TransferSyntaxUID") or 0) & 0xFFFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +64,9 @@ def send(
     for batch in batches([parcel(item) for item in outgoing]):
         offers = dict.fromkeys(offer for one in batch for offer in one.offers)
         contexts = [build_context(abstract, transfer) for abstract, transfer in offers]
-        with associated(settings, contexts, context) as association:
-            for message_id, one in enumerate(batch, start=1):
-                yield answer(settings, association, one, message_id % 65536, originator=originator)
+        with storing(settings, contexts, context) as wire:
+            for number, one in enumerate(batch, start=1):
+                yield answer(settings, wire, one, number % MOST_MESSAGE_IDS, originator=originator)
 
 
 def look(settings: Settings, subject: Subject, context: Context) -> Subject | None:
@@ -172,8 +178,31 @@ def echo(settings: Settings, context: Context) -> None:
 
 def parcel(item: Outgoing) -> Parcel:
     """The instance with its encoding."""
-    meta, offset = split_dataset(Path(item.path))
-    return Parcel(item=item, transfer_syntax_uid=str(meta.TransferSyntaxUID), offset=offset)
+    with item.path.open("rb", buffering=0) as file:
+        found = encoding(file.read(META_BYTES))
+    if found is None:
+        meta, offset = split_dataset(item.path)
+        found = str(meta.TransferSyntaxUID), offset
+    return Parcel(item=item, transfer_syntax_uid=found[0], offset=found[1])
+
+
+def encoding(start: bytes) -> tuple[str, int] | None:
+    """TransferSyntaxUID and where the data set begins, from a file's first bytes; None where they look unusual.
+
+    Source:  PS3.10 7.1 (DICOM File Meta Information)
+    """
+    if start[128:136] != b"DICM\x02\0\0\0" or len(start) < 144:
+        return None
+    (length,) = struct.unpack_from("<I", start, 140)
+    at, end, syntax = 144, 144 + length, b""
+    while at + 8 <= min(end, len(start)):
+        _, element, vr, size = struct.unpack_from("<HH2sH", start, at)
+        if vr == b"OB":
+            size = 4 + struct.unpack_from("<I", start, at + 8)[0]
+        if element == TRANSFER_SYNTAX:
+            syntax = start[at + 8 : at + 8 + size]
+        at += 8 + size
+    return (syntax.decode("ascii", "replace").strip("\0 "), end) if at == end and syntax else None
 
 
 def batches(parcels: Sequence[Parcel]) -> Iterator[list[Parcel]]:
@@ -192,7 +221,7 @@ def batches(parcels: Sequence[Parcel]) -> Iterator[list[Parcel]]:
 
 def answer(
     settings: Settings,
-    association: Association,
+    wire: Wire,
     one: Parcel,
     message_id: int,
     *,
@@ -200,32 +229,22 @@ def answer(
 ) -> Receipt:
     """Send one instance and give what the far side says to it.
 
-    Raises:  Interrupted
+    Raises:  OSError
     """
-    accepted = {
-        (str(agreed.abstract_syntax), str(agreed.transfer_syntax[0])): agreed.context_id
-        for agreed in association.accepted_contexts
-    }
-    offer = next((offer for offer in one.offers if offer in accepted), None)
+    offer = next((offer for offer in one.offers if offer in wire.accepted), None)
     uid = one.item.sop_instance_uid
     if offer is None:
         name = UID(one.item.sop_class_uid).name
         return Receipt(sop_instance_uid=uid, verdict=Verdict.NEVER, detail=f"{settings.ae_title} does not take {name}")
-    content = one.item.path.read_bytes()
+    command = store_request(one.item.sop_class_uid, uid, message_id, originator)
     try:
-        body = (
-            content[one.offset :]
-            if offer == one.offers[0]
-            else to_implicit(content, one.offset, one.transfer_syntax_uid)
-        )
+        if offer == one.offers[0]:
+            status = wire.store(wire.accepted[offer], command, one.item.path, one.offset)
+        else:
+            body = to_implicit(one.item.path.read_bytes(), one.offset, one.transfer_syntax_uid)
+            status = wire.store(wire.accepted[offer], command, body)
     except CannotTranscode as problem:
         return Receipt(sop_instance_uid=uid, verdict=Verdict.NEVER, detail=problem.what)
-    status = store(association, accepted[offer], one.item, body, message_id, originator=originator)
-    if status is None:
-        raise Interrupted(
-            f"destination {settings.name}: {settings.ae_title} ended the association, or did not answer in time",
-            remedy="Ask its administrator what its log says; the delivery goes on by itself",
-        )
     overrides = {int(code, 16): verdict for code, verdict in settings.answers.items()}
     return Receipt(sop_instance_uid=uid, verdict=judge(status, overrides), status=status, detail=name_of(status))
 
@@ -239,7 +258,7 @@ def store(
     *,
     originator: tuple[str, int] | None = None,
 ) -> int | None:
-    """One C-STORE of an encoded data set: the status, or None where no answer came.
+    """One C-STORE on an association that another has begun (C-GET): the status, or None where no answer came.
 
     pynetdicom's own `send_c_store` decodes the file or sends it in single chunks; this is the rest of it, on seams
     that a test pins.

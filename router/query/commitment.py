@@ -34,6 +34,7 @@ from router.query.identifier import tag_of
 from router.query.peers import destination_of
 from router.query.status import CommitmentStatus, FailureReason
 from router.requestor import steady
+from router.tls import client_context
 
 log = structlog.get_logger()
 
@@ -185,6 +186,7 @@ def _call(node: Node, settings: dicom.Settings, told: Report) -> bool:
         contexts=[build_context(StorageCommitmentPushModel, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])],
         ae_title=settings.ae_title,
         ext_neg=[build_role(StorageCommitmentPushModel, scp_role=True)],
+        tls_args=(client_context(node.settings.tls), settings.host) if settings.tls else None,
     )
     association = steady(association)
     if not association.is_established:

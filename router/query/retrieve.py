@@ -103,7 +103,8 @@ def move(node: Node, exchange: Exchange, root: Root, granted: Granted, destinati
         return
     _note(node, exchange, wanted, query, to=settings.name)
     present, missing = _outgoing(node, wanted)
-    context = Context(calling_ae_title=node.settings.ae_title, timeout_s=node.settings.delivery.timeout_s)
+    ours = node.settings
+    context = Context(calling_ae_title=ours.ae_title, timeout_s=ours.delivery.timeout_s, tls=ours.tls)
     originator = (exchange.association.requestor.ae_title.strip(), exchange.message_id)
     receipts = dicom.send(settings, present, context, originator=originator) if present else _none()
     _perform(node, exchange, missing, present, receipts)

@@ -79,4 +79,5 @@ def context(node: Node) -> Context:
     return Context(
         calling_ae_title=settings.delivery.calling_ae_title or settings.ae_title,
         timeout_s=min(PATIENCE_S, settings.delivery.timeout_s),
+        tls=settings.tls,
     )

@@ -215,6 +215,7 @@ def errand_of(node: Node, job: Job) -> Errand:
         context=Context(
             calling_ae_title=settings.delivery.calling_ae_title or settings.ae_title,
             timeout_s=settings.delivery.timeout_s,
+            tls=settings.tls,
         ),
         objects=tuple(
             Outgoing(
