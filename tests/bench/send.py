@@ -1,7 +1,7 @@
 """How fast we send, beside DCMTK's storescu and pynetdicom: `python -m tests.bench.send`.
 
 Everybody sends the same Part 10 files from tmpfs to one and the same bare sink; then we and an un-tuned storescu send
-to an un-tuned storescp. Rounds are interleaved, ratios are medians of paired rounds, and what came is compared by sha256.
+an un-tuned storescp. Rounds are interleaved, ratios medians of paired rounds, and what came is compared by sha256.
 Python's senders are timed from the association request to the release, without their imports; storescu as a process,
 less its time for a single file.
 """
