@@ -1,5 +1,6 @@
 """A real SCP in a thread that answers as it is told, and keeps what it took."""
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -176,6 +177,7 @@ def archive(
     state: Archive | None = None,
     finds: bool = False,
     commits: bool = False,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Archive]:
     """An archive on a free port of loopback."""
     held = state or Archive()
@@ -190,7 +192,7 @@ def archive(
     ae.require_calling_aet = list(require_calling)
     ae.network_timeout = ae.dimse_timeout = ae.acse_timeout = 10
     handlers = [(evt.EVT_C_STORE, held.store), (evt.EVT_C_FIND, held.find), (evt.EVT_N_ACTION, held.action)]
-    server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
+    server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers, ssl_context=tls)
     held.port = server.server_address[1]
     try:
         yield held
