@@ -175,6 +175,52 @@ def rounds(
     return found
 
 
+def main() -> int:
+    """Measure, print the table, write JSON; 1 when something is not met."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.send", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="paired rounds")
+    parser.add_argument("--count", type=int, default=200, help="CT slices a round")
+    parser.add_argument("--json", type=Path, help="write all rounds there")
+    parser.add_argument("--as", dest="name", choices=("isocenter", "pynetdicom"), help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--files", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.name:
+        took = work(options.name, options.port, options.files)
+        print(json.dumps({"seconds": took.seconds, "cpu_s": took.cpu_s, "instances": took.instances}))
+        return 0
+    shutil.rmtree(TMPFS, ignore_errors=True)
+    try:
+        many, few = TMPFS / "many", TMPFS / "few"
+        all_of, some = files(many, options.count), files(few, 20)
+        with receivers.sink(TMPFS / "sink") as sink:
+            fast = rounds(
+                sink.port,
+                sink.folder,
+                {
+                    "isocenter": (us, many, all_of),
+                    "storescu": (storescu, many, all_of),
+                    "pynetdicom": (pynetdicom, many, all_of),
+                },
+                options.rounds,
+                is_part10=False,
+            )
+        with untuned(TMPFS / "storescp") as port:
+            slow = rounds(
+                port,
+                TMPFS / "storescp",
+                {
+                    "isocenter": (us, many, all_of),
+                    "storescu": (untuned_storescu, few, some),
+                },
+                min(3, options.rounds),
+                is_part10=True,
+            )
+    finally:
+        shutil.rmtree(TMPFS, ignore_errors=True)
+    return report(fast, slow, options.json)
+
+
 def report(fast: dict[str, list[Took]], slow: dict[str, list[Took]], path: Path | None) -> int:
     """The table, and 1 when something is not met."""
     wanted = (
