@@ -87,7 +87,7 @@ def job_in_full(connection: Connection, job_id: int, when: When = utc) -> dict[s
             for one in results.of_set(connection, result_set.id)
         ]
     else:
-        values["standing"] = receipts.standing_of(connection, job)
+        values["standing"] = receipts.standing_of(connection, found)
         values["receipts"] = receipts.of_job(connection, job_id)
     return values
 

@@ -268,7 +268,9 @@ def echo(node: Node, name: str) -> Echo:
     (settings,) = (one for one in rulebook.destinations(body) if one.name == name)
     delivery = node.settings.delivery
     context = Context(
-        calling_ae_title=ae_title(delivery.calling_ae_title or node.settings.ae_title), timeout_s=delivery.timeout_s
+        calling_ae_title=ae_title(delivery.calling_ae_title or node.settings.ae_title),
+        timeout_s=delivery.timeout_s,
+        tls=node.settings.tls,
     )
     began = time.monotonic()
     said = Echo(answers=True, what=f"{name} answers", remedy="", took_ms=0)
