@@ -6,6 +6,7 @@ in functional groups: then the file's own header is read, once a series and only
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from pydicom.multival import MultiValue
 from pydicom.uid import UID
 
 from dicom_sr.problem import Problem
+from pipelines import detect_body
 from router.conditions import PRIVATE
-from router.domain.classify import DERIVED_FACTS, SLICES, describe
-from router.domain.facts import Fact, Header
+from router.domain.body_part import BodyPart, Detected
+from router.domain.classify import DERIVED_FACTS, SLICES, SeriesKind, describe
+from router.domain.facts import Fact, Facts, Header, number
 from router.domain.rules import Rule, comparisons
 from router.ingest.facts import ITEM_KEYWORDS, KEYWORDS
 
@@ -55,7 +58,36 @@ def series(instances: Sequence[Seen], *, wanted: Iterable[str] = (), given: Mapp
     extra = frozenset(wanted) - AT_THE_DOOR - DERIVED_FACTS.keys()
     headers = [_complete(one, extra) for one in instances]
     names = {UID(str(header["SOPClassUID"])).keyword for header in headers if header.get("SOPClassUID")}
-    return describe(headers, given={**given, "sop_class": ", ".join(sorted(filter(None, names))) or None})
+    return describe(
+        headers,
+        given={**given, "sop_class": ", ".join(sorted(filter(None, names))) or None},
+        look=partial(body_part_shown, instances),
+    )
+
+
+def body_part_shown(instances: Sequence[Seen], facts: Facts) -> tuple[Detected, ...]:
+    """What part of the body the pixels of a CT volume show, from a score of its slices; nothing where they say nothing.
+
+    A file that cannot be read says nothing either: whoever computes on it will refuse it with the reason.
+    """
+    modality, kind = facts.get("Modality"), facts["kind"]
+    if modality is None or modality.values != ("CT",) or kind.values != (SeriesKind.AXIAL_VOLUME,):
+        return ()
+    placed = sorted(instances, key=_height)
+    try:
+        found = detect_body.look(placed[index].path for index in detect_body.spread(len(placed)))
+    except (Problem, OSError):
+        return ()
+    return tuple(
+        Detected(part=BodyPart(one.name), confidence=one.confidence, origin=f"pixels ({one.shown_by})") for one in found
+    )
+
+
+def _height(one: Seen) -> float:
+    """Where an instance lies between feet and head, in mm; 0 where it does not say, as of many frames."""
+    position = one.header.get("ImagePositionPatient")
+    last = position[2] if isinstance(position, list) and len(position) == 3 else None
+    return (number(last) if last is not None else None) or 0.0
 
 
 def keywords_of(rules: Iterable[Rule]) -> frozenset[str]:

@@ -1,7 +1,8 @@
-"""What part of the body a series covers, from what people and scanners wrote about it.
+"""What part of the body a series covers, from what its pixels show and what people and scanners wrote about it.
 
 BodyPartExamined is often empty and sometimes wrong, so the descriptions are read as well: the most specific text that
 names a region wins, in the usual abbreviations of English, German, French, Spanish, Portuguese, Italian and Dutch.
+Of a CT the pixels are asked first (`pipelines.detect_body`); what they show with confidence overrules every text.
 """
 
 import re
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from router.domain.facts import Facts
+from router.domain.facts import Fact, Facts, derived
 
 CONFIDENT = 0.75
 """From here on a detected region is one that rules may trust."""
@@ -104,7 +105,7 @@ BY_SERIES, BY_TWO, BY_ONE = 0.9, 0.8, 0.6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detected:
-    """A region, how sure that is (0 to 1), and the attributes that named it."""
+    """A region, how sure that is (0 to 1), and what named or showed it: attributes, or the pixels."""
 
     part: BodyPart
     confidence: float
@@ -144,7 +145,7 @@ def of_tag(values: Sequence[object]) -> tuple[BodyPart, ...]:
 
 
 def detect(facts: Facts) -> tuple[Detected, ...]:
-    """Regions of a series, from the texts about it; none where they say nothing."""
+    """Regions of a series from the texts about it; none where they say nothing."""
     for keyword in SERIES_TEXTS:
         parts = _named(facts, keyword)
         if parts:
@@ -181,22 +182,72 @@ def _named(facts: Facts, keyword: str) -> tuple[BodyPart, ...]:
     return named_in(" ".join(map(str, fact.values))) if fact is not None else ()
 
 
+NOT_IN_PIXELS = {BodyPart.SPINE: frozenset[BodyPart](), BodyPart.WHOLE_BODY: frozenset(TRUNK[:2])}
+"""Regions that pixels do not tell from others; a text may add them to what the pixels show, given these are shown."""
+
+
+def combine(shown: Sequence[Detected], read: Sequence[Detected]) -> tuple[Detected, ...]:
+    """What is detected after all: what the pixels show with confidence, else what the texts say, else what may be."""
+    sure = tuple(one for one in shown if one.confidence >= CONFIDENT)
+    if not sure:
+        return tuple(read) or tuple(shown)
+    parts = {one.part for one in sure}
+    more = (one for one in read if one.part in NOT_IN_PIXELS and NOT_IN_PIXELS[one.part] <= parts)
+    return sure + tuple(one for one in more if one.part not in parts and one.confidence >= CONFIDENT)
+
+
+class OnConflict(StrEnum):
+    """What a rule makes of a BodyPartExamined that contradicts what was detected."""
+
+    TRUST_PIXELS = "trust_pixels"
+    TRUST_TAG = "trust_tag"
+    HOLD = "hold"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciled:
-    """The regions that rules see as `body_part`, and whether tag and texts contradict each other."""
+    """The regions that rules see as `body_part`, and whether tag and detection contradict each other."""
 
     parts: tuple[BodyPart, ...]
     conflict: bool
     origin: str
 
 
-def reconcile(tag: tuple[BodyPart, ...], detected: tuple[Detected, ...]) -> Reconciled:
+def reconcile(
+    tag: tuple[BodyPart, ...], detected: tuple[Detected, ...], policy: OnConflict = OnConflict.TRUST_PIXELS
+) -> Reconciled:
     """Detected regions where they are confident or the tag is silent, else what the tag says.
 
-    They contradict each other when no region is in both.
+    They contradict each other when no region is in both. Then the policy decides: what was detected with confidence
+    is trusted, or the tag is; a rule that holds its jobs sees both, since a person will look.
     """
     parts = tuple(one.part for one in detected)
     conflict = bool(tag) and bool(parts) and not set(tag) & set(parts)
+    if conflict and policy is OnConflict.HOLD:
+        both = tuple(part for part in BodyPart if part in tag or part in parts)
+        return Reconciled(parts=both, conflict=True, origin=f"BodyPartExamined and {detected[0].origin}")
+    if conflict and policy is OnConflict.TRUST_TAG:
+        return Reconciled(parts=tag, conflict=True, origin="BodyPartExamined")
     if parts and (not tag or max(one.confidence for one in detected) >= CONFIDENT):
         return Reconciled(parts=parts, conflict=conflict, origin=detected[0].origin)
     return Reconciled(parts=tag, conflict=conflict, origin="BodyPartExamined")
+
+
+def seen_by(facts: Facts, policy: OnConflict) -> Facts:
+    """The facts as a rule with this policy sees them: `body_part` is another where tag and detection differ."""
+    conflict, found = facts.get("body_part_conflict"), facts.get("detected.body_part")
+    if policy is OnConflict.TRUST_PIXELS or found is None or not is_conflict(conflict):
+        return facts
+    tag = facts.get("BodyPartExamined")
+    sure = facts.get("detected.confidence")
+    confidence = float(sure.highest or 0) if sure is not None else 0.0
+    detected = tuple(
+        Detected(part=BodyPart(str(value)), confidence=confidence, origin=found.origin) for value in found.values
+    )
+    both = reconcile(of_tag(tag.values if tag is not None else ()), detected, policy)
+    return {**facts, "body_part": derived("body_part", both.parts, both.origin)}
+
+
+def is_conflict(fact: Fact | None) -> bool:
+    """Whether the fact `body_part_conflict` of a series, or of any series of a study, says so."""
+    return fact is not None and True in fact.values

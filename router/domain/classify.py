@@ -4,13 +4,14 @@ Names of derived facts are in lower case, so that they never collide with a DICO
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
 from router.domain import body_part
+from router.domain.body_part import Detected
 from router.domain.facts import Fact, Facts, Header, Scalar, aggregate, derived, number
 
 Vector = tuple[float, float, float]
@@ -48,6 +49,7 @@ DERIVED_FACTS: dict[str, type[Scalar]] = {
     "patient_age": float,
     "body_part": str,
     "detected.body_part": str,
+    "detected.confidence": float,
     "body_part_conflict": bool,
     "sop_class": str,
     "calling_ae_title": str,
@@ -74,10 +76,16 @@ GAP = 1.5
 """A step longer than this many usual steps is a gap."""
 
 
-def describe(headers: Sequence[Header], *, given: Mapping[str, Scalar | None] | None = None) -> dict[str, Fact]:
+def describe(
+    headers: Sequence[Header],
+    *,
+    given: Mapping[str, Scalar | None] | None = None,
+    look: Callable[[Facts], Sequence[Detected]] = lambda facts: (),
+) -> dict[str, Fact]:
     """All facts of one series: what its instances say together, and what follows from it.
 
-    `given` are facts that no header holds (calling AE title, name of the SOP class).
+    `given` are facts that no header holds (calling AE title, name of the SOP class); `look` tells from the facts so
+    far, `kind` among them, what part of the body the pixels show.
     """
     facts = aggregate(headers)
     facts |= {name: derived(name, value, "the node") for name, value in (given or {}).items() if value is not None}
@@ -99,8 +107,8 @@ def describe(headers: Sequence[Header], *, given: Mapping[str, Scalar | None] | 
         )
         if fact.values
     }
-    facts |= _regions(facts)
-    return facts | {"kind": derived("kind", kind_of(facts), "worked out")}
+    facts["kind"] = derived("kind", kind_of(facts), "worked out")
+    return facts | _regions(facts, look(facts))
 
 
 def kind_of(facts: Facts) -> SeriesKind:
@@ -160,15 +168,18 @@ def sharpness(kernel: str) -> str | None:
     return None
 
 
-def _regions(facts: Facts) -> dict[str, Fact]:
-    """What part of the body the series covers, by its texts and, beside them, by its tag."""
-    found = body_part.detect(facts)
+def _regions(facts: Facts, shown: Sequence[Detected]) -> dict[str, Fact]:
+    """What part of the body the series covers, by its pixels and its texts and, beside them, by its tag."""
+    found = body_part.combine(shown, body_part.detect(facts))
     both = body_part.reconcile(body_part.of_tag(_values(facts, "BodyPartExamined")), found)
-    sure = f"{found[0].origin}, confidence {max(one.confidence for one in found):g}" if found else ""
+    sure = max((one.confidence for one in found), default=None)
+    origins = " and ".join(dict.fromkeys(one.origin for one in found))
+    said = f"{origins}, confidence {sure:g}" if found else ""
     made = (
-        derived("detected.body_part", [one.part for one in found], sure),
+        derived("detected.body_part", [one.part for one in found], said),
+        derived("detected.confidence", sure, origins),
         derived("body_part", both.parts, both.origin),
-        derived("body_part_conflict", both.conflict, "BodyPartExamined and the descriptions"),
+        derived("body_part_conflict", both.conflict, "BodyPartExamined and what was detected"),
     )
     return {fact.keyword: fact for fact in made if fact.values}
 
