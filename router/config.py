@@ -4,6 +4,7 @@ Rules, sources and destinations are not settings: they are numbered revisions in
 """
 
 import re
+from datetime import time
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -14,6 +15,7 @@ from sqlalchemy.exc import ArgumentError
 
 from router import document
 from router.domain.disk import GIGABYTE, Marks
+from router.domain.hours import Hours
 from router.errors import WrongSettings
 
 
@@ -161,6 +163,26 @@ class Inference(Section):
     models_path: Path = Field(Path("models"), description="Folder of installed MONAI bundles; relative to this file")
 
 
+def clock_time(value: str) -> str:
+    """A time of the day as HH:MM."""
+    try:
+        time.fromisoformat(value)
+    except ValueError:
+        raise ValueError(f'{value!r} is no time of the day such as "19:30"') from None
+    return value
+
+
+ClockTime = Annotated[str, AfterValidator(clock_time)]
+
+
+class OffPeak(Section):
+    """When jobs of rules with priority off_peak may start, by the clock of `timezone`."""
+
+    begins: ClockTime = Field("19:00", description="From this time of the day on, in quotes")
+    ends: ClockTime = Field("07:00", description="Until this one; earlier than begins means over midnight")
+    weekends: bool = Field(True, description="All of Saturday and Sunday as well")
+
+
 class Delivery(Section):
     """How results leave."""
 
@@ -212,6 +234,7 @@ class Settings(Section):
     database: Database = Database()
     completeness: Completeness = Completeness()
     inference: Inference = Inference()
+    off_peak: OffPeak = OffPeak()
     delivery: Delivery = Delivery()
     results: Results = Results()
     web: Web = Web()
@@ -246,6 +269,17 @@ def load(path: Path) -> Settings:
     except ValidationError as error:
         raise WrongSettings(page.faults(error, Settings)) from None
     return absolute(settings, path.resolve().parent)
+
+
+def off_peak(settings: Settings) -> Hours:
+    """The hours in which off-peak jobs may start."""
+    written = settings.off_peak
+    return Hours(
+        begins=time.fromisoformat(written.begins),
+        ends=time.fromisoformat(written.ends),
+        weekends=written.weekends,
+        zone=ZoneInfo(settings.timezone),
+    )
 
 
 def absolute(settings: Settings, folder: Path) -> Settings:

@@ -26,6 +26,7 @@ from router.config import AETitle, Port, Section
 from router.db.revisions import Kind
 from router.destinations import Destination
 from router.document import Document, Loc, suggestion
+from router.domain.body_part import OnConflict
 from router.domain.rules import Mode, Preference, Priority, Rule, Scope, Take, Wanted, named_modalities
 from router.errors import Fault, WrongRulebook
 from router.starter import starter as starter
@@ -192,6 +193,15 @@ class RuleForm(Section):
     pipelines: list[Annotated[PipelineForm, BeforeValidator(_named)]] = Field([], description="What runs")
     destinations: list[str] = Field([], description="Where results go")
     priority: Literal["stat", "routine", "off_peak"] = Field("routine", description="How urgent")
+    deadline_min: float | None = Field(
+        None, gt=0, description="Results are wanted within so many minutes after the study is complete"
+    )
+    hold: bool = Field(False, description="Its jobs wait until a person releases them: isocenter jobs release")
+    on_conflict: OnConflict = Field(
+        OnConflict.TRUST_PIXELS,
+        description="What body_part is where BodyPartExamined contradicts what was detected; "
+        "hold sees both and lets the job wait for a person",
+    )
     mode: Mode = Field(Mode.ON, description="shadow runs and sends nothing; off only says what it would decide")
     stop: bool = Field(False, description="When it fires, later rules are not asked about this series")
     notes: str = Field("", description="For people")
@@ -200,6 +210,7 @@ class RuleForm(Section):
 class Rules(Section):
     """A rulebook."""
 
+    on_conflict: OnConflict | None = Field(None, description="For all rules that do not say it themselves")
     rules: list[RuleForm]
 
 
@@ -281,7 +292,14 @@ def accept(page: Document, known: Known) -> tuple[Kind, Body]:
     faults = list(lint(kind, page, known))
     if faults:
         raise WrongRulebook(dict.fromkeys(faults))
-    return kind, page.value[kind]
+    return kind, _each_by_itself(page.value, kind)
+
+
+def _each_by_itself(value: Mapping[str, Any], kind: Kind) -> Body:
+    """The entries, each with what the document says once for all of them."""
+    entries: Body = value[kind]
+    common = {key: value[key] for key in value if key != kind and value[key] is not None}
+    return [{**entry, **{key: said for key, said in common.items() if key not in entry}} for entry in entries]
 
 
 def lint(kind: Kind, page: Document, known: Known) -> Iterator[Fault]:
@@ -455,5 +473,8 @@ def _rule(one: RuleForm, reader: Reader, loc: Loc) -> Rule:
         priority=Priority[one.priority.upper()],
         mode=one.mode,
         stop=one.stop,
+        hold=one.hold,
+        on_conflict=one.on_conflict,
+        deadline_min=one.deadline_min,
         notes=one.notes,
     )

@@ -7,13 +7,14 @@ attempt): no row changed means that someone else moved the job, which is a lost 
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, and_, cast, func, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, and_, case, cast, func, or_, select, true, update
 
 from dicom_sr.problem import Problem
 from router.db import audit
 from router.db.engine import clock, insert_into
 from router.db.tables import job, result_set
 from router.domain.job import Event, Job, Lane, Outcome, State, after, before, target
+from router.domain.rules import Priority
 
 SECOND = 1_000_000
 AGEING = 600 * SECOND
@@ -21,6 +22,11 @@ AGEING = 600 * SECOND
 
 CLAIMS = 0x15_0C
 """Advisory lock of PostgreSQL under which jobs with a group are claimed, since two claims could both count to one."""
+
+HALFWAY = (job.c.created_at + job.c.deadline) // 2
+WAITED = cast(job.c.priority, BigInteger) * AGEING + job.c.not_before
+PRESSED = Priority.STAT * AGEING + HALFWAY
+"""What jobs are ordered by, the lowest first; PRESSED is NULL for a job without a deadline."""
 
 REST = {"worker": None, "lease_until": None}
 """What every job that nobody works on has."""
@@ -48,10 +54,11 @@ def add_inference(
     run: int = 0,
     completeness: str | None = None,
     instances: int | None = None,
+    deadline: int | None = None,
 ) -> tuple[int, bool]:
     """The one inference job of (pixels, identity, pipeline, version, settings, run), and whether this call made it.
 
-    A job that waits already is made as urgent as the most urgent of those who want it.
+    A job that waits already is made as urgent as the most urgent of those who want it, its deadline as early.
     """
     key = {
         "pixels_digest": pixels_digest,
@@ -74,13 +81,16 @@ def add_inference(
         max_attempts=max_attempts,
         completeness=completeness,
         instances=instances,
+        deadline=deadline,
     )
     if made is not None:
         return made, True
     same = and_(job.c.lane == Lane.INFER, *(job.c[name] == value for name, value in key.items()))
-    connection.execute(
-        update(job).where(same, job.c.state == State.QUEUED, job.c.priority > priority).values(priority=priority)
-    )
+    waiting = and_(same, job.c.state.in_((State.QUEUED, State.HELD)))
+    connection.execute(update(job).where(waiting, job.c.priority > priority).values(priority=priority))
+    if deadline is not None:
+        later = or_(job.c.deadline.is_(None), job.c.deadline > deadline)
+        connection.execute(update(job).where(waiting, later).values(deadline=deadline))
     return int(connection.execute(select(job.c.id).where(same)).scalar_one()), False
 
 
@@ -146,8 +156,12 @@ def builds_of(connection: Connection, inference_job_id: int) -> list[Job]:
     return [_job(row) for row in connection.execute(found).mappings()]
 
 
-def claim(connection: Connection, lane: Lane, worker: str, lease_s: float) -> Job | None:
-    """Hand the most urgent due job of a lane to one worker, exactly once; one delivery at a time a destination."""
+def claim(connection: Connection, lane: Lane, worker: str, lease_s: float, *, off_peak: bool = True) -> Job | None:
+    """Hand the most urgent due job of a lane to one worker, exactly once; one delivery at a time a destination.
+
+    A job with a deadline counts like a stat job that came halfway to it. Unless it is `off_peak`, off-peak inference
+    waits; from halfway to its deadline on it does not.
+    """
     if connection.dialect.name == "postgresql" and lane is Lane.DELIVER:
         connection.execute(select(func.pg_advisory_xact_lock(CLAIMS)))
     at = clock(connection)
@@ -158,7 +172,8 @@ def claim(connection: Connection, lane: Lane, worker: str, lease_s: float) -> Jo
         select(job.c.id)
         .where(job.c.lane == lane, job.c.state.in_(before(Event.CLAIM)), job.c.not_before <= at)
         .where(or_(job.c.destination.is_(None), job.c.destination.not_in(busy)))
-        .order_by(cast(job.c.priority, BigInteger) * AGEING + job.c.not_before, job.c.id)
+        .where(or_(job.c.lane != Lane.INFER, job.c.priority < Priority.OFF_PEAK, true() if off_peak else at >= HALFWAY))
+        .order_by(case((PRESSED < WAITED, PRESSED), else_=WAITED), job.c.id)
         .limit(1)
         .with_for_update(skip_locked=True)
     )
@@ -351,6 +366,11 @@ def turn_stale(
     )
     _move(connection, Event.SUPERSEDE, follow, **REST, reason="newer results take its place", finished_at=at)
     return found
+
+
+def keep_for_person(connection: Connection, job_id: int, *, reason: str) -> bool:
+    """A rule lets this queued job wait for a person; False when it is not queued (any more)."""
+    return bool(_move(connection, Event.HOLD, job.c.id == job_id, reason=reason))
 
 
 def hold(connection: Connection, job_id: int, *, who: str, reason: str = "held by a person") -> Job:

@@ -281,6 +281,7 @@ job = Table(
     Column("attempt", Integer, nullable=False, default=0),
     Column("max_attempts", Integer, nullable=False, default=3),
     Column("not_before", BigInteger, nullable=False),
+    Column("deadline", BigInteger, comment="when its results are wanted; NULL when no rule says so"),
     Column("worker", Text),
     Column("lease_until", BigInteger),
     Column("phase", Text),

@@ -140,6 +140,7 @@ class Job:
     attempt: int
     max_attempts: int
     not_before: int
+    deadline: int | None
     worker: str | None
     lease_until: int | None
     phase: str | None
@@ -150,6 +151,12 @@ class Job:
     created_at: int
     started_at: int | None
     finished_at: int | None
+
+    def late_by(self, at: int) -> int:
+        """Microseconds by which its deadline is past, at its end or at this moment; 0 where it is not."""
+        if self.deadline is None or self.state in (State.CANCELLED, State.SUPERSEDED):
+            return 0
+        return max(0, (self.finished_at or at) - self.deadline)
 
     @property
     def work(self) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from router.domain.body_part import OnConflict, is_conflict, seen_by
 from router.domain.facts import Facts, union
 from router.domain.rules import Mode, Rule, Scope, Verdict, choose, judge
 
@@ -14,6 +15,8 @@ class Judged:
     rule: Rule
     series_instance_uid: str
     verdict: Verdict
+    hold: str = ""
+    """Why its job is to wait for a person; empty where it need not."""
 
     @property
     def fires(self) -> bool:
@@ -32,10 +35,14 @@ def judge_study(rules: Sequence[Rule], series: Mapping[str, Facts]) -> tuple[Jud
     for rule in rules:
         open_series = {uid: facts for uid, facts in series.items() if uid not in stopped}
         if rule.scope is Scope.SERIES:
-            made = [_of_series(rule, uid, facts, stopped.get(uid)) for uid, facts in series.items()]
+            made = [
+                _of_series(rule, uid, seen_by(facts, rule.on_conflict), stopped.get(uid))
+                for uid, facts in series.items()
+            ]
             taken = [one.series_instance_uid for one in made if one.verdict.holds]
         else:
-            made = _of_study(rule, open_series, stopped)
+            seen = {uid: seen_by(facts, rule.on_conflict) for uid, facts in open_series.items()}
+            made = _of_study(rule, seen, stopped)
             taken = list(series) if any(one.verdict.holds for one in made) else []
         answers += made
         if rule.stop and rule.mode is Mode.ON:
@@ -59,7 +66,7 @@ def about_series(rules: Sequence[Rule]) -> tuple[Rule, ...]:
 
 def _of_series(rule: Rule, uid: str, facts: Facts, stopped_by: str | None) -> Judged:
     verdict = judge(rule, facts) if stopped_by is None else _stopped(stopped_by)
-    return Judged(rule=rule, series_instance_uid=uid, verdict=verdict)
+    return Judged(rule=rule, series_instance_uid=uid, verdict=verdict, hold=_hold(rule, verdict, facts))
 
 
 def _of_study(rule: Rule, series: Mapping[str, Facts], stopped: Mapping[str, str]) -> list[Judged]:
@@ -72,7 +79,22 @@ def _of_study(rule: Rule, series: Mapping[str, Facts], stopped: Mapping[str, str
     if not chosen:
         nothing = Verdict(holds=False, asked="some series of the study fits `take`", seen=f"none of {len(series)}")
         return [Judged(rule=rule, series_instance_uid="", verdict=_both(verdict, nothing))]
-    return [Judged(rule=rule, series_instance_uid=uid, verdict=verdict) for uid in chosen]
+    return [
+        Judged(rule=rule, series_instance_uid=uid, verdict=verdict, hold=_hold(rule, verdict, series[uid]))
+        for uid in chosen
+    ]
+
+
+def _hold(rule: Rule, verdict: Verdict, facts: Facts) -> str:
+    """Why a job of this rule on this series waits for a person; empty where it does not."""
+    if not verdict.holds:
+        return ""
+    if rule.on_conflict is OnConflict.HOLD and is_conflict(facts.get("body_part_conflict")):
+        tag, found = facts.get("BodyPartExamined"), facts.get("detected.body_part")
+        if tag is not None and found is not None:
+            shown = f"{tag.text}, but {found.text} was detected by {found.origin}"
+            return f"rule {rule.name} holds what it cannot tell: BodyPartExamined says {shown}"
+    return f"rule {rule.name} holds its jobs until a person releases them" if rule.hold else ""
 
 
 def _stopped(by: str) -> Verdict:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any
 
+from router.domain.body_part import OnConflict
 from router.domain.classify import DOCUMENTS
 from router.domain.facts import Fact, Facts, Scalar, Spread, number
 
@@ -167,7 +168,11 @@ class Take:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """What runs on which series, and where its results go."""
+    """What runs on which series, and where its results go.
+
+    `hold` lets its jobs wait for a person; `deadline_min` says within how many minutes after the study is complete
+    its results are wanted.
+    """
 
     name: str
     scope: Scope
@@ -177,6 +182,9 @@ class Rule:
     priority: Priority = Priority.ROUTINE
     mode: Mode = Mode.ON
     stop: bool = False
+    hold: bool = False
+    on_conflict: OnConflict = OnConflict.TRUST_PIXELS
+    deadline_min: float | None = None
     take: Take | None = None
     notes: str = ""
 

@@ -6,7 +6,7 @@ and audit, if the study is still as it was seen. What has changed meanwhile is s
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -167,13 +167,17 @@ def follow(connection: Connection, node: Node, study: Study, outcome: Plan, gene
             now=at,
         )
     made = [record(connection, node, study, outcome, answer, generation, at) for answer in outcome.answers]
+    holds = held_by_rules(outcome.answers, made)
     new_jobs = sorted({one.job_id for one in made if one.job_id is not None and one.created})
     late = sorted({one.job_id for one in made if one.job_id is not None} - set(new_jobs))
     deliveries = [
         delivery
         for job_id in late  # of runs that are done: a later decision may want their results elsewhere, too
-        for delivery in outbox.plan(connection, job_id, max_attempts=node.settings.delivery.max_attempts)
+        for delivery in late_deliveries(connection, node, job_id, holds.get(job_id))
     ]
+    for job_id in new_jobs:
+        if job_id in holds:
+            jobs.keep_for_person(connection, job_id, reason=holds[job_id])
     supersede(connection, uid, outcome.inputs)
     known = [outcome.witnesses] if outcome.witnesses else list(outcome.series.values())
     audit.write(
@@ -190,12 +194,29 @@ def follow(connection: Connection, node: Node, study: Study, outcome: Plan, gene
     return ({"infer"} if new_jobs else set()) | ({"build", "deliver"} if deliveries else set())
 
 
+def held_by_rules(answers: Sequence[Answer], made: Sequence[Made]) -> dict[int, str]:
+    """Jobs that a person has to release, and why: one decision that wants so is enough, however urgent the others."""
+    return {
+        one.job_id: answer.judged.hold
+        for answer, one in zip(answers, made, strict=True)
+        if one.job_id is not None and answer.judged.hold
+    }
+
+
+def late_deliveries(connection: Connection, node: Node, job_id: int, hold: str | None) -> list[int]:
+    """New deliveries of a run that is done already; those, too, wait for a person where a rule wants it."""
+    made = outbox.plan(connection, job_id, max_attempts=node.settings.delivery.max_attempts)
+    for delivery in made if hold else ():
+        jobs.keep_for_person(connection, delivery, reason=hold or "")
+    return made
+
+
 def record(
     connection: Connection, node: Node, study: Study, outcome: Plan, answer: Answer, generation: int, at: int
 ) -> Made:
     """Write one decision, tied to the run that it asks for."""
     rule = answer.judged.rule
-    made = run_of(connection, node, study, answer.run, rule, generation) if answer.run else Made()
+    made = run_of(connection, node, study, answer.run, rule, generation, at) if answer.run else Made()
     decisions.add(
         connection,
         decisions.Decision(
@@ -206,7 +227,11 @@ def record(
             revision=outcome.revision,
             fires=answer.run is not None,
             mode=rule.mode,
-            reasons={"reason": answer.verdict.reason, "verdict": answer.verdict.as_json()},
+            reasons={
+                "reason": answer.verdict.reason,
+                "verdict": answer.verdict.as_json(),
+                **({"hold": answer.judged.hold} if answer.judged.hold and answer.run else {}),
+            },
             pipeline=answer.pipeline,
             destinations=list(rule.destinations),
             job_id=made.job_id,
@@ -217,9 +242,10 @@ def record(
     return made
 
 
-def run_of(connection: Connection, node: Node, study: Study, run: Run, rule: Rule, generation: int) -> Made:
+def run_of(connection: Connection, node: Node, study: Study, run: Run, rule: Rule, generation: int, at: int) -> Made:
     """The one job of this run; where it was superseded and its inputs are back, the next run of the same work."""
     number = 0
+    deadline = None if rule.deadline_min is None else at + round(rule.deadline_min * 60 * SECOND)
     while True:
         job_id, created = jobs.add_inference(
             connection,
@@ -238,6 +264,7 @@ def run_of(connection: Connection, node: Node, study: Study, run: Run, rule: Rul
             run=number,
             completeness=run.completeness,
             instances=run.instances,
+            deadline=deadline,
         )
         job = jobs.find(connection, job_id)
         if created or job is None or job.state is not State.SUPERSEDED:

@@ -19,8 +19,10 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_sr.problem import Problem
+from router.config import off_peak
 from router.db import circuits, jobs
-from router.db.engine import clock, reading, writing
+from router.db.engine import clock, now, reading, writing
+from router.domain.hours import Hours
 from router.domain.job import Job, Lane, Outcome, State
 from router.domain.retry import wait_s
 from router.node import Node
@@ -148,13 +150,20 @@ class Loop:
     def claim(self, worker: str) -> Job | None:
         """The most urgent due job, now ours."""
         with writing(self.node.engine) as connection:
-            return jobs.claim(connection, self.lane, worker, self.lease_s)
+            return jobs.claim(connection, self.lane, worker, self.lease_s, off_peak=self.hours.are_open(now()))
 
     def idle_s(self) -> float:
         """How long nothing becomes due by itself."""
         with reading(self.node.engine) as connection:
             due, at = jobs.next_due(connection, self.lane), clock(connection)
-        return SAFETY_NET_S if due is None or due <= at else min(SAFETY_NET_S, (due - at) / jobs.SECOND)
+        opens = self.hours.open_at(at)
+        soon = [moment for moment in (due, opens) if moment is not None and moment > at]
+        return min(SAFETY_NET_S, *((moment - at) / jobs.SECOND for moment in soon)) if soon else SAFETY_NET_S
+
+    @property
+    def hours(self) -> Hours:
+        """When off-peak jobs may start."""
+        return off_peak(self.node.settings)
 
     def turn(self, held: Job) -> None:
         """One attempt at one job, from its claim to its next state; nothing that goes wrong in it ends the worker."""
@@ -221,6 +230,9 @@ class Loop:
             log.info("job.waiting", reason=ending.reason, took_s=round(took_s, 3))
             return
         log.info(f"job.{ending.outcome}", reason=ending.reason, took_s=round(took_s, 3))
+        late = held.late_by(now())
+        if late:
+            log.warning("job.late", late_s=round(late / jobs.SECOND))
         for lane in ending.rings:
             self.node.bell.ring(lane)
 

@@ -88,6 +88,53 @@ def test_the_most_urgent_wish_for_a_waiting_job_counts(engine: Engine) -> None:
     assert now(engine, job_id).priority == 10
 
 
+def test_the_earliest_deadline_of_those_who_want_a_job_counts(engine: Engine) -> None:
+    job_id = added(engine)
+    added(engine, deadline=2000)
+    added(engine, deadline=1000)
+    added(engine, deadline=3000)
+    added(engine)
+    assert now(engine, job_id).deadline == 1000
+
+
+def test_a_job_with_a_deadline_counts_like_a_stat_job_that_came_halfway_to_it(engine: Engine) -> None:
+    with reading(engine) as connection:
+        at = clock(connection)
+    stat_later = added(engine, pixels_digest="stat", priority=10)
+    routine = added(engine, pixels_digest="routine")
+    pressed = added(engine, pixels_digest="pressed", deadline=at + 3600 * jobs.SECOND)
+    assert [in_hand(engine).id for _ in range(3)] == [stat_later, pressed, routine]
+
+
+def test_off_peak_jobs_wait_for_their_hours_unless_their_deadline_comes_near(engine: Engine) -> None:
+    with reading(engine) as connection:
+        at = clock(connection)
+    waits = added(engine, pixels_digest="waits", priority=90)
+    added(engine, pixels_digest="far", priority=90, deadline=at + 3600 * jobs.SECOND)
+    near = added(engine, pixels_digest="near", priority=90, deadline=at)
+    with writing(engine) as connection:
+        held = jobs.claim(connection, Lane.INFER, "w", MINUTE_S, off_peak=False)
+        assert held is not None
+        assert held.id == near
+        assert jobs.claim(connection, Lane.INFER, "w", MINUTE_S, off_peak=False) is None
+    added(engine, pixels_digest="waits", priority=50)  # someone wants it in routine time after all
+    with writing(engine) as connection:
+        held = jobs.claim(connection, Lane.INFER, "w", MINUTE_S, off_peak=False)
+    assert held is not None
+    assert held.id == waits
+
+
+def test_deliveries_know_no_off_peak_hours(engine: Engine) -> None:
+    run = added(engine, priority=90)
+    with writing(engine) as connection:
+        made = results.add_set(connection, job_id=run, profile="p", study_instance_uid="1.2.3", generation=1)
+        jobs.add_delivery(
+            connection, study_instance_uid="1.2.3", generation=1, result_set_id=made, destination="pacs", priority=90,
+            max_attempts=1,
+        )  # fmt: skip
+        assert jobs.claim(connection, Lane.DELIVER, "w", MINUTE_S, off_peak=False) is not None
+
+
 def test_many_who_add_the_same_at_once_get_one_job(engine: Engine) -> None:
     gate = threading.Barrier(10)
 

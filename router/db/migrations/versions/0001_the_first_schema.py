@@ -252,6 +252,12 @@ def upgrade() -> None:
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("max_attempts", sa.Integer(), nullable=False),
         sa.Column("not_before", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "deadline",
+            sa.BigInteger(),
+            nullable=True,
+            comment="when its results are wanted; NULL when no rule says so",
+        ),
         sa.Column("worker", sa.Text(), nullable=True),
         sa.Column("lease_until", sa.BigInteger(), nullable=True),
         sa.Column("phase", sa.Text(), nullable=True),
