@@ -171,6 +171,30 @@ def print_verdict(verdict: dict[str, Any], indent: str) -> None:
         print_verdict(part, indent + "  ")
 
 
+@rules.command("backtest", epilog="Example: isocenter rules backtest new.yaml --days 30")
+def try_on_past(
+    path: Document,
+    days: Annotated[float, typer.Option(min=0, help="Studies that became complete within so many days")] = 30,
+    against: Annotated[int | None, typer.Option(help="Revision to compare with; the one in force by default")] = None,
+    examples: Annotated[int, typer.Option(min=0, help="At most so many studies are named")] = 5,
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Which past studies these rules would have routed differently, and what that would cost. Changes nothing."""
+    from router import backtest
+
+    with reading(database(config)) as connection:
+        kind, body = rulebook.parse(text_of(path), str(path), known=revise.known(connection))
+        if kind is not Kind.RULES:
+            raise WrongRulebook([], remedy=f"{path} holds {kind}, not rules")
+        old = revision_of(connection, Kind.RULES, against)
+        done = backtest.run(connection, rulebook.rules(body), rulebook.rules(old.body), days=days, examples=examples)
+    if as_json:
+        print_json(done.as_json())
+        return
+    typer.echo("\n".join(done.lines(f"{path}", f"revision {old.number}", clock(done.since))))
+
+
 @rules.command("promote", epilog="Example: isocenter rules promote 'chest ct lungs'")
 def promote(name: str, config: Config = DEFAULT_CONFIG) -> None:
     """Switch a rule from shadow (or off) to on."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from router.db.tables import decision
 
@@ -49,6 +49,18 @@ def of_study(connection: Connection, study_instance_uid: str, *, generation: int
     if generation is not None:
         statement = statement.where(decision.c.generation == generation)
     return [_decision(row) for row in connection.execute(statement.order_by(decision.c.generation, decision.c.id))]
+
+
+def studies_by_revision(connection: Connection, since: int) -> dict[int, int]:
+    """Revision of the rules -> how many studies it was the last to decide on, of those decided on since then."""
+    last = (
+        select(decision.c.study_instance_uid, func.max(decision.c.revision).label("revision"))
+        .where(decision.c.decided_at >= since)
+        .group_by(decision.c.study_instance_uid)
+        .subquery()
+    )
+    rows = connection.execute(select(last.c.revision, func.count()).group_by(last.c.revision))
+    return {int(number): int(count) for number, count in rows}
 
 
 def of_job(connection: Connection, job_id: int) -> list[Decision]:

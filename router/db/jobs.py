@@ -465,6 +465,20 @@ def list_(
     return [_job(row) for row in rows.mappings()]
 
 
+def durations(connection: Connection, *, most: int = 1000) -> dict[str, list[int]]:
+    """How long the last inference jobs that are done took, in microseconds, by pipeline."""
+    rows = connection.execute(
+        select(job.c.pipeline, job.c.finished_at - job.c.started_at)
+        .where(job.c.lane == Lane.INFER, job.c.state == State.DONE, job.c.started_at.is_not(None))
+        .order_by(job.c.id.desc())
+        .limit(most)
+    )
+    found: dict[str, list[int]] = {}
+    for pipeline, took in rows:
+        found.setdefault(str(pipeline), []).append(int(took))
+    return found
+
+
 def earlier_in_study(connection: Connection, one: Job) -> int:
     """How many inference jobs of its study were made before this one; the same whenever it is asked."""
     earlier = select(func.count()).where(

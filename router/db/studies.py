@@ -1,8 +1,12 @@
 """Statements on studies and series. Ingest writes their rows as instances arrive; here they are decided and shown."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select, update
+from pydantic_core import from_json
+from sqlalchemy import ColumnElement, Connection, Row, Text, and_, cast, func, or_, select, update
 
 from dicom_sr.problem import Problem
 from router.db import audit
@@ -241,6 +245,26 @@ def complete_series(
         )
         .values(facts=facts, facts_generation=generation, witnesses=witnesses, completed_at=now)
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """A study that was complete, and the facts of its series as the database keeps them."""
+
+    study_instance_uid: str
+    series: dict[str, dict[str, Any]]
+
+
+def past(connection: Connection, since: int) -> Iterator[Past]:
+    """Studies that became complete since then, purged ones among them while their facts are kept."""
+    rows = connection.execution_options(yield_per=2000).execute(
+        select(study.c.study_instance_uid, series.c.series_instance_uid, cast(series.c.facts, Text).label("facts"))
+        .join(series, series.c.study_instance_uid == study.c.study_instance_uid)
+        .where(study.c.completed_at >= since, series.c.facts_generation.is_not(None))
+        .order_by(study.c.study_instance_uid)
+    )
+    for uid, found in groupby(rows, key=lambda row: str(row.study_instance_uid)):
+        yield Past(study_instance_uid=uid, series={row.series_instance_uid: from_json(row.facts) for row in found})
 
 
 def other_studies_with(connection: Connection, study_instance_uid: str, series_instance_uids: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ by a path (`RequestAttributesSequence.ScheduledProcedureStepDescription`). By it
 or how many items it has where they are no codes.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -101,12 +101,15 @@ def aggregate(headers: Iterable[Header]) -> dict[str, Fact]:
     }
 
 
-def union(facts: Iterable[Facts]) -> dict[str, Fact]:
-    """What several series say together: the facts of their study."""
+def union(facts: Iterable[Facts], *, only: Collection[str] | None = None) -> dict[str, Fact]:
+    """What several series say together: the facts of their study, or `only` these of them."""
     parts = list(facts)
     merged: dict[str, dict[Scalar, None]] = {}
     for part in parts:
-        for keyword, fact in part.items():
+        for keyword in part if only is None else only:
+            fact = part.get(keyword)
+            if fact is None:
+                continue
             merged.setdefault(keyword, {}).update(dict.fromkeys(fact.values))
     return {
         keyword: _spanned(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from router.domain.body_part import OnConflict, is_conflict, seen_by
 from router.domain.facts import Facts, union
-from router.domain.rules import Mode, Rule, Scope, Verdict, choose, judge
+from router.domain.rules import Look, Mode, Rule, Scope, Verdict, choose, comparisons, evaluate, judge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +24,8 @@ class Judged:
         return self.verdict.holds and self.rule.mode is not Mode.OFF
 
 
-def judge_study(rules: Sequence[Rule], series: Mapping[str, Facts]) -> tuple[Judged, ...]:
-    """Every rule's answer, in the order of the rules.
+def judge_study(rules: Sequence[Rule], series: Mapping[str, Facts], *, look: Look = evaluate) -> tuple[Judged, ...]:
+    """Every rule's answer, in the order of the rules. `look` is how conditions are asked.
 
     A rule that is on, holds and says `stop` keeps later rules from the series that it took; one about the study as a
     whole keeps them from all series.
@@ -36,13 +36,13 @@ def judge_study(rules: Sequence[Rule], series: Mapping[str, Facts]) -> tuple[Jud
         open_series = {uid: facts for uid, facts in series.items() if uid not in stopped}
         if rule.scope is Scope.SERIES:
             made = [
-                _of_series(rule, uid, seen_by(facts, rule.on_conflict), stopped.get(uid))
+                _of_series(rule, uid, seen_by(facts, rule.on_conflict), stopped.get(uid), look)
                 for uid, facts in series.items()
             ]
             taken = [one.series_instance_uid for one in made if one.verdict.holds]
         else:
             seen = {uid: seen_by(facts, rule.on_conflict) for uid, facts in open_series.items()}
-            made = _of_study(rule, seen, stopped)
+            made = _of_study(rule, seen, stopped, look)
             taken = list(series) if any(one.verdict.holds for one in made) else []
         answers += made
         if rule.stop and rule.mode is Mode.ON:
@@ -64,15 +64,16 @@ def about_series(rules: Sequence[Rule]) -> tuple[Rule, ...]:
     return tuple(early)
 
 
-def _of_series(rule: Rule, uid: str, facts: Facts, stopped_by: str | None) -> Judged:
-    verdict = judge(rule, facts) if stopped_by is None else _stopped(stopped_by)
+def _of_series(rule: Rule, uid: str, facts: Facts, stopped_by: str | None, look: Look) -> Judged:
+    verdict = judge(rule, facts, look) if stopped_by is None else _stopped(stopped_by)
     return Judged(rule=rule, series_instance_uid=uid, verdict=verdict, hold=_hold(rule, verdict, facts))
 
 
-def _of_study(rule: Rule, series: Mapping[str, Facts], stopped: Mapping[str, str]) -> list[Judged]:
+def _of_study(rule: Rule, series: Mapping[str, Facts], stopped: Mapping[str, str], look: Look) -> list[Judged]:
     if not series:
         return [Judged(rule=rule, series_instance_uid="", verdict=_stopped(", ".join(sorted(set(stopped.values())))))]
-    verdict = judge(rule, union(series.values()))
+    asked = {"Modality", *(comparison.keyword for comparison in comparisons(rule.when))}
+    verdict = judge(rule, union(series.values(), only=asked), look)
     if not verdict.holds or rule.take is None:
         return [Judged(rule=rule, series_instance_uid="", verdict=verdict)]
     chosen = choose(rule.take, series)

@@ -189,13 +189,17 @@ class Rule:
     notes: str = ""
 
 
-def judge(rule: Rule, facts: Facts) -> Verdict:
+Look = Callable[[Condition, Facts], Verdict]
+"""How a condition is asked: by `evaluate`, with every value seen, or by `glance`."""
+
+
+def judge(rule: Rule, facts: Facts, look: Look | None = None) -> Verdict:
     """What this rule says to these facts.
 
     A series that describes other objects (SEG, SR, PR, KO, DOC, RTSTRUCT) is matched only by a rule that names its
     Modality.
     """
-    verdict = evaluate(rule.when, facts)
+    verdict = (look or evaluate)(rule.when, facts)
     modality = facts.get("Modality")
     documents = DOCUMENTS.intersection(map(str, modality.values)) if modality is not None else None
     if not documents or rule.scope is Scope.STUDY or documents <= named_modalities(rule.when):
@@ -226,6 +230,24 @@ def evaluate(condition: Condition, facts: Facts) -> Verdict:
     if isinstance(condition, All):
         return Verdict(holds=all(part.holds for part in parts), asked="all", parts=parts)
     return Verdict(holds=any(part.holds for part in parts), asked="any", parts=parts)
+
+
+YES, NO = Verdict(holds=True, asked=""), Verdict(holds=False, asked="")
+
+
+def glance(condition: Condition, facts: Facts) -> Verdict:
+    """Whether the condition holds, without what was seen: it looks no further than it must, for many past studies."""
+    return YES if _holds(condition, facts) else NO
+
+
+def _holds(condition: Condition, facts: Facts) -> bool:
+    if isinstance(condition, Comparison):
+        return compare(condition, facts.get(condition.keyword))
+    if isinstance(condition, Not):
+        return not _holds(condition.part, facts)
+    if isinstance(condition, All):
+        return all(_holds(part, facts) for part in condition.parts)
+    return any(_holds(part, facts) for part in condition.parts)
 
 
 def compare(asked: Comparison, fact: Fact | None) -> bool:
@@ -305,7 +327,7 @@ def comparisons(condition: Condition) -> Iterator[Comparison]:
 
 def choose(take: Take, series: Mapping[str, Facts]) -> list[str]:
     """Series that a study-level rule takes, the preferred ones first, at most as many as it wants."""
-    fitting = [uid for uid, facts in series.items() if evaluate(take.when, facts).holds]
+    fitting = [uid for uid, facts in series.items() if _holds(take.when, facts)]
     fitting.sort(key=lambda uid: (*(_rank(step, series[uid].get(step.keyword)) for step in take.prefer), uid))
     return fitting[: take.most]
 
