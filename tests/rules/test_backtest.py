@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 
 from router import backtest, rulebook
-from router.db import decisions, revisions
+from router.db import decisions, node, revisions
 from router.db.engine import now, reading, writing
 from router.db.revisions import Kind
 from router.domain.routing import judge_study
@@ -110,6 +110,7 @@ def test_a_glance_sees_what_a_full_look_sees(given: tuple[Condition, dict[str, F
 
 def test_the_command_compares_a_file_with_the_rules_in_force(make_site: MakeSite, tmp_path: Path) -> None:
     site = make_site(chest_ct())
+    node.create(site.node.engine)
     with writing(site.node.engine) as connection:
         fill(connection, 20)
         folder = {"name": "pacs", "kind": "folder", "path": "/tmp"}
