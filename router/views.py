@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from pipelines.spec import Spec
 from router.db import jobs as queue
 from router.db import receipts, results
+from router.db.engine import now
 from router.db.revisions import Revision
 from router.domain.job import Job, Lane
 from router.domain.study import Study
@@ -58,6 +59,8 @@ def job(one: Job, when: When = utc) -> dict[str, Any]:
         "max_attempts": one.max_attempts,
         "phase": one.phase,
         "percent": None if one.fraction is None else round(100 * one.fraction),
+        "wanted_by": when(one.deadline),
+        "late": bool(one.late_by(now())),
         "reason": one.reason or ("superseded: its series has changed since" if one.stale_at else None),
         "superseded": when(one.stale_at),
         "problem": one.problem,
