@@ -8,7 +8,7 @@ Source:  PS3.3 C.7.1.1, C.7.2.1, C.7.3.1, C.7.5.1, C.7.5.2, C.12.1
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -116,37 +116,74 @@ def identity_digest(source: Dataset) -> str:
     return hashlib.sha256(joined(_identity(source, Script(terms(source))))).hexdigest()
 
 
-def written(
-    order: Order,
-    *,
-    kind: str,
-    sop_class_uid: str,
-    modality: str,
-    content: Callable[[Script], tuple[Elements, Iterable[Code]]],
-) -> Built:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Letterhead:
+    """What one object says of patient, study, series and maker."""
+
+    source: Dataset
+    """An object of the study, from which identity is copied."""
+    sop_instance_uid: str
+    series_instance_uid: str
+    series_number: int
+    series_description: str
+    made_at: datetime
+    algorithm: Algorithm
+    contribution: str
+    research: bool
+    ordinal: int = 0
+
+
+def letterhead(order: Order, kind: str, *, ordinal: int = 0) -> Letterhead:
+    """The letterhead of an object of this kind in an ordered result set."""
+    algorithm = order.findings.algorithm
+    return Letterhead(
+        source=order.source.header,
+        sop_instance_uid=order.uid(kind, ordinal),
+        ordinal=ordinal,
+        series_instance_uid=order.uid(f"{kind}.series", 0),
+        series_number=series_number(order),
+        series_description=series_description(order),
+        made_at=order.made_at,
+        algorithm=algorithm,
+        contribution=f"{order.title}, weights {algorithm.weights_digest or 'none'}",
+        research=order.research,
+    )
+
+
+Content = Callable[[Script], tuple[Elements, Iterable[Code]]]
+"""What one object adds to its letterhead, in the script that it is given, and the codes in it."""
+
+
+def written(order: Order, *, kind: str, sop_class_uid: str, modality: str, content: Content) -> Built:
+    """The finished object of an ordered result set."""
+    return on_letterhead(
+        letterhead(order, kind), kind=kind, sop_class_uid=sop_class_uid, modality=modality, content=content
+    )
+
+
+def on_letterhead(head: Letterhead, *, kind: str, sop_class_uid: str, modality: str, content: Content) -> Built:
     """The finished object: what all results share, and what `content` adds in the script that it is given.
 
-    `content` returns its elements and the codes in them; it is asked a second time, in UTF-8, when a text of it
-    cannot be said in the source's character set.
+    `content` is asked a second time, in UTF-8, when a text of it cannot be said in the source's character set.
     """
-    source = order.source.header
-    script = Script(terms(source))
+    script = Script(terms(head.source))
     try:
         own, used = content(script)
-        shared = _shared(order, kind, modality, script)
+        shared = _shared(head, modality, script)
     except UnicodeEncodeError:
         script = replace(script, unicode=True)
         own, used = content(script)
-        shared = _shared(order, kind, modality, script) | elements(SpecificCharacterSet=UNICODE)
-    uid = order.uid(kind, 0)
+        shared = _shared(head, modality, script) | elements(SpecificCharacterSet=UNICODE)
+    uid = head.sop_instance_uid
     marks = elements(SOPClassUID=sop_class_uid, SOPInstanceUID=uid)
-    whole = _identity(source, script) | shared | marks | declared(used) | own
+    whole = _identity(head.source, script) | shared | marks | declared(used) | own
     return Built(
         kind=kind,
         sop_class_uid=sop_class_uid,
         sop_instance_uid=uid,
-        series_instance_uid=order.uid(f"{kind}.series", 0),
+        series_instance_uid=head.series_instance_uid,
         part10=part10(whole, sop_class_uid=sop_class_uid, sop_instance_uid=uid),
+        ordinal=head.ordinal,
     )
 
 
@@ -157,8 +194,8 @@ def series_description(order: Order) -> str:
 
 
 def series_number(order: Order) -> int:
-    """A number of its own for each series of a result set: the order's, one higher for each companion."""
-    return order.series_number + len(order.companions)
+    """A number of its own for each series of a result set: the order's, one higher for each before it."""
+    return order.series_number + len({built.series_instance_uid for built in order.companions})
 
 
 def device(algorithm: Algorithm) -> str:
@@ -167,16 +204,21 @@ def device(algorithm: Algorithm) -> str:
 
 
 def clock(order: Order) -> datetime:
-    """When the findings were made, in the zone that the object's dates and times are in.
+    """When the findings were made, in the zone that the objects' dates and times are in."""
+    return zoned(order.made_at, order.source.header)
+
+
+def zoned(made_at: datetime, source: Dataset) -> datetime:
+    """A moment in the zone that the object's dates and times are in.
 
     That is the source's zone where the source declares one, since the study's date and time are copied as they
     stand and one TimezoneOffsetFromUTC speaks for all of them; else it is the configured one.
     """
-    declared_offset = str(order.source.header.get("TimezoneOffsetFromUTC") or "").strip()
+    declared_offset = str(source.get("TimezoneOffsetFromUTC") or "").strip()
     if not OFFSET.fullmatch(declared_offset):
-        return order.made_at
+        return made_at
     minutes = int(declared_offset[1:3]) * 60 + int(declared_offset[3:])
-    return order.made_at.astimezone(timezone(timedelta(minutes=-minutes if declared_offset[0] == "-" else minutes)))
+    return made_at.astimezone(timezone(timedelta(minutes=-minutes if declared_offset[0] == "-" else minutes)))
 
 
 def declared(used: Iterable[Code]) -> Elements:
@@ -196,8 +238,8 @@ def declared(used: Iterable[Code]) -> Elements:
     )
 
 
-def _shared(order: Order, kind: str, modality: str, text: Text) -> Elements:
-    now, algorithm = clock(order), order.findings.algorithm
+def _shared(head: Letterhead, modality: str, text: Text) -> Elements:
+    now, algorithm = zoned(head.made_at, head.source), head.algorithm
     date, time = now.strftime("%Y%m%d"), now.strftime("%H%M%S.%f")
     equipment: dict[str, str] = {
         "Manufacturer": MANUFACTURER,
@@ -217,18 +259,18 @@ def _shared(order: Order, kind: str, modality: str, text: Text) -> Elements:
         ContentTime=time,
         TimezoneOffsetFromUTC=now.strftime("%z")[:5],
         Modality=modality,
-        SeriesInstanceUID=order.uid(f"{kind}.series", 0),
-        SeriesNumber=series_number(order),
-        SeriesDescription=series_description(order),
-        InstanceNumber=1,
-        ContentQualification="RESEARCH" if order.research else "PRODUCT",
+        SeriesInstanceUID=head.series_instance_uid,
+        SeriesNumber=head.series_number,
+        SeriesDescription=head.series_description,
+        InstanceNumber=head.ordinal + 1,
+        ContentQualification="RESEARCH" if head.research else "PRODUCT",
         ContributingEquipmentSequence=[
             elements(
                 text,
                 **equipment,
                 PurposeOfReferenceCodeSequence=[code(codes.find("processing_equipment"))],
                 ContributionDateTime=now.strftime("%Y%m%d%H%M%S.%f%z")[:26],
-                ContributionDescription=f"{order.title}, weights {algorithm.weights_digest or 'none'}",
+                ContributionDescription=head.contribution,
             )
         ],
     )

@@ -30,6 +30,7 @@ def referenced_series(source: SourceSeries) -> Elements:
 
 def evidence(order: Order, companions: Sequence[Built]) -> Elements:
     """CurrentRequestedProcedureEvidenceSequence: the source series and each companion (PS3.3 C.17.2)."""
+    made: dict[str, list[Elements]] = {}
     series = [
         elements(
             SeriesInstanceUID=order.source.acquisition.series_instance_uid,
@@ -40,7 +41,8 @@ def evidence(order: Order, companions: Sequence[Built]) -> Elements:
         reference = elements(
             ReferencedSOPClassUID=companion.sop_class_uid, ReferencedSOPInstanceUID=companion.sop_instance_uid
         )
-        series.append(elements(SeriesInstanceUID=companion.series_instance_uid, ReferencedSOPSequence=[reference]))
+        made.setdefault(companion.series_instance_uid, []).append(reference)
+    series += [elements(SeriesInstanceUID=uid, ReferencedSOPSequence=several) for uid, several in made.items()]
     study = str(order.source.header.StudyInstanceUID)
     return elements(
         CurrentRequestedProcedureEvidenceSequence=[elements(StudyInstanceUID=study, ReferencedSeriesSequence=series)]

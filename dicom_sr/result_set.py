@@ -14,7 +14,6 @@ def build(wanted: Iterable[str], order: Order) -> tuple[Built, ...]:
     """
     built: tuple[Built, ...] = ()
     for kind in wanted:
-        made = kinds.find(kind)(replace(order, companions=built))
-        built += () if made is None else (made,)
+        built += kinds.built(kind, replace(order, companions=built))
     check.check(built, order)
     return built

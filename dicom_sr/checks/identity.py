@@ -61,7 +61,7 @@ def as_ordered(seen: Seen, built: Built, order: Order) -> Iterator[Fault]:
     dataset, place = seen.dataset, seen.place
     meta = dataset.file_meta
     for keyword, wanted in (
-        ("SOPInstanceUID", order.uid(built.kind, 0)),
+        ("SOPInstanceUID", order.uid(built.kind, built.ordinal)),
         ("SeriesInstanceUID", order.uid(f"{built.kind}.series", 0)),
         ("SOPClassUID", built.sop_class_uid),
         ("SeriesDescription", series_description(order)),
@@ -109,11 +109,15 @@ def _time(dataset: Dataset, made_at: datetime, place: str) -> Iterator[Fault]:
 
 
 def of_one_set(datasets: Sequence[Dataset], order: Order) -> Iterator[Fault]:
-    """No UID and no series number twice in a set."""
-    for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber"):
-        values = [text(dataset, keyword) for dataset in datasets]
-        if len(set(values)) < len(values):
-            yield Fault(keyword, "is the same in two objects of the set")
+    """No UID twice in a set, one kind of object to a series, and to each series a number of its own."""
+    uids = [text(dataset, "SOPInstanceUID") for dataset in datasets]
+    if len(set(uids)) < len(uids):
+        yield Fault("SOPInstanceUID", "is the same in two objects of the set")
+    number, series = "SeriesNumber", "SeriesInstanceUID"
+    for one, other in ((series, number), (number, series), (series, "SOPClassUID")):
+        pairs = {(text(dataset, one), text(dataset, other)) for dataset in datasets}
+        if len({first for first, _ in pairs}) < len(pairs):
+            yield Fault(one, f"is the same in objects with different {other}")
     lowest, highest = order.series_number, series_number(order) + len(datasets)
     for dataset in datasets:
         number = text(dataset, "SeriesNumber")

@@ -1,16 +1,16 @@
 """Result kinds: one file each, found by listing this folder; nothing is registered by hand.
 
-A kind is a module that exports `build(order: Order) -> Built | None`; None means that this order has nothing of this
-kind to say (a SEG without a voxel).
+A kind is a module that exports `build(order: Order)`; None, or nothing in a tuple, means that this order has nothing of
+this kind to say (a SEG without a voxel). A kind with choices exports `Settings`, a pydantic model, too.
 """
 
 import importlib
 import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from dicom_sr.nouns import Findings
 from dicom_sr.problem import Problem
@@ -34,6 +34,8 @@ class Built:
     series_instance_uid: str
     part10: bytes
     """The whole DICOM file, preamble and File Meta Information included (PS3.10 7.1)."""
+    ordinal: int = 0
+    """Which of the objects of its kind; they share a series."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,20 +82,31 @@ class Order:
     tracking: Tracking = "plain"
     """`cornerstone`: measured segments are outlines that OHIF draws and takes over as its own annotations."""
     supersedes: Supersedes | None = None
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What the destination profile chooses, by kind."""
     companions: tuple[Built, ...] = ()
     """Objects of this result set that were built before this one; an SR references them."""
 
 
 class Build(Protocol):
-    """Makes one object of a kind, or None when there is nothing to say in it."""
+    """Makes the objects of a kind, or None when there is nothing to say in it."""
 
-    def __call__(self, order: Order) -> Built | None: ...
+    def __call__(self, order: Order) -> Built | tuple[Built, ...] | None: ...
 
 
 @cache
 def names() -> tuple[str, ...]:
     """Names of all result kinds, sorted."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+def built(name: str, order: Order) -> tuple[Built, ...]:
+    """The objects of this kind for an order, none where there is nothing to say.
+
+    Raises:  UnknownKind
+    """
+    made = find(name)(order)
+    return made if isinstance(made, tuple) else () if made is None else (made,)
 
 
 def find(name: str) -> Build:

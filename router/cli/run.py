@@ -172,6 +172,9 @@ def order_of(spec: Spec, settings: dict[str, Any], files: tuple[Path, ...], zone
     identity = "\x1f".join(str(headers[0].get(keyword, "")) for keyword in IDENTITY[1:])
     return Build(
         kinds=("segmentation", "measurement_report"),
+        settings={},
+        sr="comprehensive3d",
+        tracking="plain",
         uid=Naming(
             node=NODE,
             input_digest=input_digest(pixels_digest(read), identity),

@@ -456,6 +456,16 @@ pledge = Table(
 """Storage commitment that we have asked of destinations: the row comes first, then the request."""
 Index("ix_pledge_job_id", pledge.c.job_id)
 
+refusal = Table(
+    "refusal",
+    metadata,
+    Column("destination", Text, primary_key=True),
+    Column("sop_class_uid", Text, primary_key=True),
+    Column("form", Text, nullable=False, comment="digest of the destination's settings: other settings, other answers"),
+    Column("noted_at", BigInteger, nullable=False),
+)
+"""SOP classes that a destination does not take: it gets what its profile gives without them."""
+
 commitment_request = Table(
     "commitment_request",
     metadata,

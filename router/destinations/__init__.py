@@ -7,17 +7,18 @@ there, and read back after.
 """
 
 import importlib
-import json
 import pkgutil
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Annotated, Protocol
+from typing import Protocol
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from dicom_sr.problem import Problem
 from router.config import Section, Tls
+from router.destinations._profile import Chosen
+from router.destinations._profile import Profile as Profile
 from router.domain.delivery import Commitment, Outgoing, Receipt, Subject
 
 
@@ -42,31 +43,12 @@ class Rejected(Problem):
     """The far side is there and does not want us as we are; a person must change something."""
 
 
-def distinct(kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """The same kinds, the report last, since it references the others."""
-    if len(set(kinds)) != len(kinds):
-        raise ValueError("a kind is named twice")
-    return tuple(sorted(kinds, key=lambda kind: kind == "measurement_report"))
-
-
-class Profile(Section):
-    """What a destination gets. Destinations with equal profiles share the very same objects."""
-
-    kinds: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(distinct)] = Field(
-        ("segmentation", "measurement_report"), description="Result kinds; the report is sent last"
-    )
-
-    def canonical(self) -> str:
-        """One text for equal profiles: what a result set is known by, and a part of the UIDs in it."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-
-
 class Destination(Section):
     """What the settings of all destination kinds have."""
 
     kind: str
     name: str = Field(min_length=1, description="What rules call it")
-    profile: Profile = Field(Profile(), description="What it gets")
+    profile: Chosen = Field(Profile(), description="What it gets: the name of a ready profile, or fields of its own")
 
 
 class CannotCommit(Problem):

@@ -24,7 +24,7 @@ from router.destinations._commitment import commit as commit
 from router.destinations._node import Settings as Settings
 from router.destinations._node import associated, storing
 from router.destinations._wire import Wire, store_request
-from router.domain.delivery import Outgoing, Receipt, Subject, Verdict, judge, name_of
+from router.domain.delivery import NOT_SUPPORTED, Outgoing, Receipt, Subject, Verdict, judge, name_of
 
 MOST_CONTEXTS = 128
 """Presentation contexts that one association can have: odd numbers of one byte (PS3.8 9.3.2.2)."""
@@ -65,8 +65,30 @@ def send(
         offers = dict.fromkeys(offer for one in batch for offer in one.offers)
         contexts = [build_context(abstract, transfer) for abstract, transfer in offers]
         with storing(settings, contexts, context) as wire:
+            lacking = [] if originator else not_taken(wire, batch)
             for number, one in enumerate(batch, start=1):
-                yield answer(settings, wire, one, number % MOST_MESSAGE_IDS, originator=originator)
+                if number == 1 and lacking:
+                    yield refused(settings, one, lacking)
+                else:
+                    yield answer(settings, wire, one, number % MOST_MESSAGE_IDS, originator=originator)
+
+
+def not_taken(wire: Wire, batch: Sequence[Parcel]) -> list[str]:
+    """SOP classes of a batch that the far side has not accepted in any syntax in which they could leave."""
+    return list(
+        dict.fromkeys(one.item.sop_class_uid for one in batch if not any(o in wire.accepted for o in one.offers))
+    )
+
+
+def refused(settings: Settings, first: Parcel, lacking: Sequence[str]) -> Receipt:
+    """The receipt for the first instance of a set that the far side does not take as a whole; it is not sent either."""
+    names = " and ".join(UID(uid).name for uid in lacking)
+    return Receipt(
+        sop_instance_uid=first.item.sop_instance_uid,
+        verdict=Verdict.NEVER,
+        detail=f"{settings.ae_title} does not take {names}",
+        refused=tuple(lacking),
+    )
 
 
 def look(settings: Settings, subject: Subject, context: Context) -> Subject | None:
@@ -235,7 +257,8 @@ def answer(
     uid = one.item.sop_instance_uid
     if offer is None:
         name = UID(one.item.sop_class_uid).name
-        return Receipt(sop_instance_uid=uid, verdict=Verdict.NEVER, detail=f"{settings.ae_title} does not take {name}")
+        said = f"{settings.ae_title} does not take {name}"
+        return Receipt(sop_instance_uid=uid, verdict=Verdict.NEVER, detail=said, refused=(one.item.sop_class_uid,))
     command = store_request(one.item.sop_class_uid, uid, message_id, originator)
     try:
         if offer == one.offers[0]:
@@ -246,7 +269,13 @@ def answer(
     except CannotTranscode as problem:
         return Receipt(sop_instance_uid=uid, verdict=Verdict.NEVER, detail=problem.what)
     overrides = {int(code, 16): verdict for code, verdict in settings.answers.items()}
-    return Receipt(sop_instance_uid=uid, verdict=judge(status, overrides), status=status, detail=name_of(status))
+    return Receipt(
+        sop_instance_uid=uid,
+        verdict=judge(status, overrides),
+        status=status,
+        detail=name_of(status),
+        refused=(one.item.sop_class_uid,) if status == NOT_SUPPORTED else (),
+    )
 
 
 def store(

@@ -78,6 +78,9 @@ def contradictions(ours: Subject, theirs: Subject) -> tuple[str, ...]:
     return tuple(keyword for keyword, mine, other in pairs if mine.strip() != other.strip())
 
 
+NOT_SUPPORTED = 0x0122
+"""The answer of a far side that does not take this SOP Class, although it has negotiated it."""
+
 DUPLICATE = 0x0111
 """The answer of an archive that holds an instance of this UID already, and will not compare."""
 
@@ -98,6 +101,8 @@ class Receipt:
     verdict: Verdict
     status: int | None = None
     detail: str = ""
+    refused: tuple[str, ...] = ()
+    """SOP classes that the far side does not take at all, of this instance or of later ones of its set."""
 
 
 ANSWERS: tuple[tuple[int, int, Verdict, str], ...] = (

@@ -21,6 +21,7 @@ from router.destinations import Awaited, CannotCommit, Context, Destination, Int
 from router.domain.delivery import DUPLICATE, Commitment, Outgoing, Receipt, Subject, Verdict, contradictions
 from router.domain.job import Job, Lane, Outcome
 from router.node import Node
+from router.work import outbox
 from router.work.loop import Ending, ForPerson, InHand, Loop, Pause
 
 log = structlog.get_logger()
@@ -56,7 +57,14 @@ class NotThere(Problem):
 
 
 class Refused(Problem):
-    """The far side refuses an instance, or to keep it, and will refuse it again."""
+    """The far side refuses an instance, or to keep it, and will refuse it again.
+
+    `classes` are the SOP classes that it does not take at all.
+    """
+
+    def __init__(self, what: str, *, remedy: str, classes: tuple[str, ...] = ()) -> None:
+        super().__init__(what, remedy=remedy)
+        self.classes = classes
 
 
 class NoSuchDestination(Problem):
@@ -115,7 +123,12 @@ def deliver(node: Node, hand: InHand) -> Ending | Pause:
         judge(receipt, errand, missing=len(errand.objects) - len(errand.taken))
     if not errand.taken and hand.job.problem != OtherStudy.__name__:  # a person who releases it has seen to that
         look(node, errand)
-    send(node, hand, errand)
+    try:
+        send(node, hand, errand)
+    except Refused as problem:
+        if errand.taken or not problem.classes:
+            raise
+        return instead(node, hand.job, problem)
     hand.progress("asking for commitment", 1.0)
     return settled(node, errand)
 
@@ -195,6 +208,28 @@ def wake_if_told(connection: Connection, job: Job) -> None:
 def ending(errand: Errand, how: str) -> Ending:
     """The set has been delivered."""
     return Ending(outcome=Outcome.DELIVERED, record=lambda connection: note(connection, errand, how))
+
+
+def instead(node: Node, job: Job, problem: Refused) -> Ending:
+    """The set is not taken for its SOP classes, and nothing of it is there: the destination gets another one."""
+
+    def record(connection: Connection) -> None:
+        made = outbox.refuse(connection, job, problem.classes, max_attempts=node.settings.delivery.max_attempts)
+        if made is None:
+            raise problem
+        audit.write(
+            connection,
+            "deliver",
+            "results.refused",
+            job.study_instance_uid,
+            job=job.id,
+            destination=job.destination,
+            sop_classes=list(problem.classes),
+            instead=made,
+        )
+
+    said = f"{problem.what}. It gets a result set without that instead"
+    return Ending(outcome=Outcome.REFUSED, reason=said, record=record, rings=(Lane.BUILD, Lane.DELIVER))
 
 
 def errand_of(node: Node, job: Job) -> Errand:
@@ -370,7 +405,11 @@ def judge(receipt: Receipt, errand: Errand, *, missing: int) -> None:
     )
     if receipt.verdict is Verdict.LATER:
         raise NotTaken(said, remedy="The delivery goes on by itself")
-    raise Refused(said, remedy="Put it right there, or give it a profile without this kind; then retry the job")
+    raise Refused(
+        said,
+        remedy="Put it right there, or give it a profile without this kind; then retry the job",
+        classes=receipt.refused,
+    )
 
 
 def note(connection: Connection, errand: Errand, how: str) -> None:

@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dicom_sr.kinds import Built, Order, Supersedes
+from dicom_sr.kinds import Built, Order, SRClass, Supersedes, Tracking
 from dicom_sr.nouns import Findings
 from dicom_sr.problem import Problem
 from dicom_sr.source import SourceSeries
@@ -63,6 +63,9 @@ class Build:
     """Build these kinds, in this order, of what the last Run or Recall found, and look them over."""
 
     kinds: tuple[str, ...]
+    settings: dict[str, dict[str, Any]]
+    sr: SRClass
+    tracking: Tracking
     uid: Naming
     made_at: datetime
     series_number: int
@@ -85,6 +88,9 @@ class Build:
             research=self.research,
             completeness=self.completeness,
             supersedes=self.supersedes,
+            settings=self.settings,
+            sr=self.sr,
+            tracking=self.tracking,
         )
 
 

@@ -94,6 +94,9 @@ def order(
     made_at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=of.created_at)
     return Build(
         kinds=profile.kinds,
+        settings=profile.settings,
+        sr="comprehensive3d" if profile.sr == "none" else profile.sr,
+        tracking=profile.tracking,
         uid=Naming(
             node=node.node_id,
             input_digest=uids.input_digest(of.pixels_digest or "", identity),

@@ -15,7 +15,8 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from dicom_sr.kinds import Order, measurement_report, segmentation
+from dicom_sr import result_set
+from dicom_sr.kinds import Order, names
 from dicom_sr.nouns import Findings
 from tests.conftest import component
 from tests.objects import conftest as make
@@ -32,6 +33,11 @@ LIMITS = (
 JAVA = ["java", "-Djava.awt.headless=true", "-Xss64m", *(f"-Djdk.xml.{limit}=0" for limit in LIMITS)]
 JAVA += ["-cp", "/usr/share/java/pixelmed.jar"]
 """PixelMed's style sheets need more XPath operators than Java 17 allows; its own wrapper fails and exits 0."""
+
+KINDS = sorted(names(), key=lambda kind: (kind == "measurement_report", kind == "key_objects", kind != "segmentation"))
+"""Every kind, the segmentation first, the selection and the report last."""
+
+OTHERS = sorted(set(KINDS) - {"segmentation", "measurement_report"})
 
 FALSE_ALARMS = {
     r"GeneralSeriesModule/Laterality/: : Missing conditional attribute": "2C, only beside a paired BodyPartExamined, "
@@ -75,12 +81,11 @@ def exemplars(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
     paths = {}
     for name, each in orders.items():
-        seg = segmentation.build(each)
-        report = measurement_report.build(replace(each, companions=(seg,) if seg else ()))
-        for kind, built in (("seg", seg), ("sr", report)):
-            if built is not None:
-                paths[f"{kind}_{name}"] = folder / f"{kind}_{name}.dcm"
-                paths[f"{kind}_{name}"].write_bytes(built.part10)
+        for built in result_set.build(KINDS, each):
+            short = {"segmentation": "seg", "measurement_report": "sr"}.get(built.kind, built.kind)
+            path = folder / f"{short}_{name}{built.ordinal or ''}.dcm"
+            path.write_bytes(built.part10)
+            paths[path.stem] = path
     return paths
 
 
@@ -110,6 +115,21 @@ def test_dciodvfy_finds_no_error(exemplars: dict[str, Path], tmp_path: Path, nam
     assert errors(output("dciodvfy", str(exemplars[name]))) == []
     defect = SEG_DEFECT if name.startswith("seg") else SR_DEFECT
     assert errors(output("dciodvfy", str(bad(exemplars[name], defect, tmp_path))))
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_dciodvfy_finds_no_error_in_further_kinds(exemplars: dict[str, Path], tmp_path: Path, kind: str):
+    component("dicom3tools")
+    path = exemplars[f"{kind}_both"]
+    assert errors(output("dciodvfy", str(path))) == []
+    assert errors(output("dciodvfy", str(bad(path, lambda dataset: delattr(dataset, "StudyInstanceUID"), tmp_path))))
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_pixelmed_finds_no_error_in_further_kinds(exemplars: dict[str, Path], tmp_path: Path, kind: str):
+    component("PixelMed")
+    validator = [*JAVA, "com.pixelmed.validate.DicomInstanceValidator"]
+    assert errors(output(*validator, str(exemplars[f"{kind}_both"]))) == []
 
 
 def test_dcentvfy_finds_one_patient_and_study(exemplars: dict[str, Path], tmp_path: Path):

@@ -7,6 +7,7 @@ from io import BytesIO
 
 import pydicom
 import pytest
+from pydicom.uid import Comprehensive3DSRStorage, SecondaryCaptureImageStorage, SegmentationStorage
 from sqlalchemy import update
 
 from router.db import findings, instances, results
@@ -14,9 +15,10 @@ from router.db.engine import reading, writing
 from router.db.tables import instance
 from router.domain.job import Job, Lane, Outcome, State
 from router.domain.study import identity_digest
-from router.work import build, outbox
+from router.work import build, deliver, outbox
 from router.work.infer import serve
 from tests.conftest import until
+from tests.delivery.scp import Archive, archive
 from tests.work import INSIDE
 from tests.work.site import SERIES, STUDY, Site, running
 from tests.work.test_infer import PACS, VIEWER
@@ -185,3 +187,78 @@ def corrected(site: Site, name: str) -> None:
             connection.execute(
                 update(instance).where(instance.c.sop_instance_uid == row.sop_instance_uid).values(header=header)
             )
+
+
+TAKES_NO_SEG = (str(SecondaryCaptureImageStorage), str(Comprehensive3DSRStorage))
+
+
+def archived(far: Archive) -> dict[str, object]:
+    return {"kind": "dicom", "name": "pacs", "ae_title": "ARCHIVE", "host": "127.0.0.1", "port": far.port}
+
+
+def pointed_at(dataset: pydicom.Dataset) -> set[str]:
+    """Every instance that an object refers to, however deep."""
+    return {str(element.value) for element in dataset.iterall() if element.keyword == "ReferencedSOPInstanceUID"}
+
+
+def settled(site: Site) -> list[Job]:
+    """All jobs, once none is left to do."""
+    return site.quiet(deadline_s=120)
+
+
+def test_an_archive_that_refuses_segmentations_ends_up_with_overlays_and_a_report_and_nothing_dangling(
+    site: Site,
+) -> None:
+    with archive(classes=TAKES_NO_SEG) as far:
+        site.destinations(archived(far))
+        job_id = site.decide("pacs")
+        with inferring(site), building(site), running(site, Lane.DELIVER, deliver.serve):
+            site.ended(job_id)
+            until(lambda: len(site.deliveries()) == 2, what="the other delivery", deadline_s=60)
+            settled(site)
+        first, second = site.deliveries()
+        assert (first.state, first.outcome) == (State.DONE, Outcome.REFUSED)
+        assert "ARCHIVE does not take Segmentation Storage" in (first.reason or "")
+        assert (second.state, second.outcome, second.attempt) == (State.DONE, Outcome.DELIVERED, 1)
+        there = {uid: far.dataset(uid) for uid in far.kept}
+        with reading(site.node.engine) as connection:
+            images = {row.sop_instance_uid for row in instances.of_series(connection, STUDY, SERIES)}
+    kinds = [one.SOPClassUID for one in there.values()]
+    assert kinds.count(SecondaryCaptureImageStorage) >= 3
+    assert kinds[-1] == Comprehensive3DSRStorage, "the report is sent last"
+    assert set(kinds) == {SecondaryCaptureImageStorage, Comprehensive3DSRStorage}
+    for one in there.values():
+        assert pointed_at(one) <= images | set(there)
+    report = list(there.values())[-1]
+    overlays = {uid for uid, one in there.items() if one.SOPClassUID == SecondaryCaptureImageStorage}
+    assert overlays <= pointed_at(report), "the report is the entry to all that is there"
+    assert site.acts() == ["results.produced", "results.refused", "results.built", "results.sent"]
+
+
+def test_what_was_refused_once_is_not_offered_again_until_the_destination_changes(site: Site) -> None:
+    with archive(classes=TAKES_NO_SEG) as far:
+        site.destinations(archived(far))
+        first = ran(site, "pacs")
+        (delivery,) = site.deliveries()
+        with writing(site.node.engine) as connection:
+            (made,) = outbox.refuse(connection, delivery, [str(SegmentationStorage)], max_attempts=5) or ()
+            assert outbox.refuse(connection, delivery, [str(SegmentationStorage)], max_attempts=5) == []
+        assert site.job(made).lane is Lane.BUILD
+        second = ran(site, "pacs", rule="next", number=1)
+        assert {one.kind for one in site.results(second)} == {"overlay", "measurement_report"}
+        site.destinations(archived(far) | {"ae_title": "NEWER"})
+        third = ran(site, "pacs", rule="after", number=2)
+        assert {one.kind for one in site.results(third)} == {"segmentation", "measurement_report"}
+    assert first != second != third
+
+
+def test_a_destination_that_refuses_everything_waits_for_a_person(site: Site) -> None:
+    with archive(classes=()) as far:
+        site.destinations(archived(far))
+        job_id = site.decide("pacs")
+        with inferring(site), building(site), running(site, Lane.DELIVER, deliver.serve):
+            site.ended(job_id)
+            until(lambda: site.deliveries(), what="a delivery")
+            settled(site)
+    assert [one.state for one in site.deliveries()][-1] is State.FAILED
+    assert far.kept == {}

@@ -22,7 +22,7 @@ from tests.work.site import Site, running
 
 PACS = {"kind": "folder", "name": "pacs", "path": "/nowhere"}
 OTHER = {"kind": "folder", "name": "other", "path": "/nowhere"}
-VIEWER = {"kind": "folder", "name": "viewer", "path": "/nowhere", "profile": {"kinds": ["segmentation"]}}
+VIEWER = {"kind": "folder", "name": "viewer", "path": "/nowhere", "profile": {"sr": "none"}}
 
 
 @contextmanager

@@ -342,6 +342,19 @@ def upgrade() -> None:
         batch_op.create_index("ix_pause_sender", ["calling_ae_title", "noted_at"], unique=False)
 
     op.create_table(
+        "refusal",
+        sa.Column("destination", sa.Text(), nullable=False),
+        sa.Column("sop_class_uid", sa.Text(), nullable=False),
+        sa.Column(
+            "form",
+            sa.Text(),
+            nullable=False,
+            comment="digest of the destination's settings: other settings, other answers",
+        ),
+        sa.Column("noted_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("destination", "sop_class_uid", name=op.f("pk_refusal")),
+    )
+    op.create_table(
         "revision",
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
