@@ -54,6 +54,8 @@
     │   └── Rejected: the far side is there and does not want us as we are; a person must change something
     ├── destinations._http
     │   └── UnreadableSecret: a file that holds a secret cannot be read
+    ├── domain.audit
+    │   └── UnknownAct: an audit row tells of an act that this version does not know
     ├── domain.job
     │   └── IllegalMove: a job was asked to do what its state does not allow
     ├── domain.query

@@ -493,6 +493,34 @@ performed_step = Table(
 """What modalities say that they have made: a witness of completeness."""
 Index("ix_performed_step_study_instance_uid", performed_step.c.study_instance_uid)
 
+audit_patient = Table(
+    "audit_patient",
+    metadata,
+    Column("key", Text, primary_key=True, comment="random: it says nothing once this row is gone"),
+    Column("patient_id", Text, nullable=False),
+    Column("issuer_of_patient_id", Text, nullable=False),
+    Column("patient_name", Text, nullable=False),
+    UniqueConstraint("patient_id", "issuer_of_patient_id"),
+)
+"""Who is meant by the keys in the audit; the only place of it that names a patient, and outside the chain."""
+
+audit_seal = Table(
+    "audit_seal",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False, comment="1, 2 ... without gaps"),
+    Column("at", BigInteger, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("mac", Text, nullable=False, comment="HMAC over the seal before, and the rows of this one"),
+    Column("sent_at", BigInteger, comment="when this head left the machine"),
+)
+"""The chain: each seal binds a batch of audit rows to all seals before it."""
+Index(
+    "ix_audit_seal_unsent",
+    audit_seal.c.number,
+    sqlite_where=audit_seal.c.sent_at.is_(None),
+    postgresql_where=audit_seal.c.sent_at.is_(None),
+)
+
 audit = Table(
     "audit",
     metadata,
@@ -500,7 +528,53 @@ audit = Table(
     Column("at", BigInteger, nullable=False),
     Column("who", Text, nullable=False),
     Column("act", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
     Column("study_instance_uid", Text),
+    Column("job_id", ID),
+    Column("patient_key", Text, comment="of audit_patient; stays when that row is erased"),
     Column("detail", JSON, nullable=False),
+    Column("seal", Integer, comment="of audit_seal; NULL until tick has sealed it"),
+    Column("mac", Text, comment="HMAC of this row alone, so that a changed row can be named"),
+    CheckConstraint("outcome IN ('done', 'refused', 'failed')", name="outcome"),
 )
+"""Acts on patient data, written in the transaction of the act itself."""
 Index("ix_audit_study_instance_uid", audit.c.study_instance_uid)
+Index("ix_audit_patient_key", audit.c.patient_key)
+Index("ix_audit_seal", audit.c.seal)
+Index(
+    "ix_audit_unsealed",
+    audit.c.id,
+    sqlite_where=audit.c.seal.is_(None),
+    postgresql_where=audit.c.seal.is_(None),
+)
+
+alert = Table(
+    "alert",
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=True),
+    Column("kind", Text, nullable=False, comment="a dotted name, as of a log event"),
+    Column("subject", Text, nullable=False, comment="which pipeline, destination, folder ...; never a patient"),
+    Column("what", Text, nullable=False),
+    Column("remedy", Text, nullable=False),
+    Column("raised_at", BigInteger, nullable=False),
+    Column("times", Integer, nullable=False, default=1, comment="how often it was raised while it stood"),
+    Column("ended_at", BigInteger, comment="NULL while it stands"),
+)
+"""What a person should look at; one row stands at a time for one kind and subject."""
+Index(
+    "uq_alert_standing",
+    alert.c.kind,
+    alert.c.subject,
+    unique=True,
+    sqlite_where=alert.c.ended_at.is_(None),
+    postgresql_where=alert.c.ended_at.is_(None),
+)
+
+stopped_pipeline = Table(
+    "stopped_pipeline",
+    metadata,
+    Column("pipeline", Text, primary_key=True),
+    Column("kills", Integer, nullable=False, comment="workers that were killed by it, one after the other"),
+    Column("stopped_at", BigInteger, comment="since when its jobs wait for a person; NULL while they run"),
+)
+"""Pipelines whose last worker was killed; a run that ends otherwise removes the row."""

@@ -27,6 +27,7 @@ from router.db.commitments import CommitmentRequest
 from router.db.engine import now, reading, writing
 from router.db.holdings import Holding
 from router.destinations import dicom
+from router.domain.audit import Outcome
 from router.domain.retry import wait_s
 from router.node import Node
 from router.query.elements import Elements, UnreadableError, element, item, read
@@ -133,6 +134,7 @@ def report(node: Node, request: CommitmentRequest, prove: Proof, here: tuple[Ass
             connection,
             request.calling_ae_title,
             "commitment.reported" if heard else "commitment.not_reported",
+            outcome=Outcome.DONE if heard else Outcome.FAILED,
             transaction=request.transaction_uid,
             committed=len(told.committed),
             failed=len(told.failed),

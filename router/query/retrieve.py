@@ -18,6 +18,7 @@ from router.db import audit, holdings
 from router.db.engine import reading, writing
 from router.db.holdings import Holding
 from router.destinations import Context, Rejected, Unreachable, dicom
+from router.domain.audit import Outcome
 from router.domain.delivery import Outgoing, Receipt, Verdict, judge
 from router.domain.matching import Exactly
 from router.domain.query import IdentifierDoesNotMatch, Level, Query, Root, check_retrieval
@@ -305,6 +306,7 @@ def _note_end(node: Node, exchange: Exchange, tally: Tally, *, cancelled: bool) 
             connection,
             exchange.caller,
             "retrieval.ended",
+            outcome=Outcome.FAILED,
             completed=tally.completed,
             failed=tally.failed,
             warning=tally.warning,

@@ -29,6 +29,7 @@ from pynetdicom.sop_class import (
 from router.db import audit
 from router.db.commitments import CommitmentRequest
 from router.db.engine import writing
+from router.domain.audit import Outcome
 from router.domain.query import Root
 from router.node import Node
 from router.query import commitment, mpps, reports, retrieve
@@ -149,7 +150,7 @@ def _answer(association: Association, node: Node, message: Any, context_id: int,
 def _deny(node: Node, caller: str, service: Service, denied: Denied) -> None:
     log.warning("query.denied", caller=caller, service=str(service), why=denied.reason)
     with writing(node.engine) as connection:
-        audit.write(connection, caller, f"{service}.denied", why=denied.reason)
+        audit.write(connection, caller, f"{service}.denied", outcome=Outcome.REFUSED, why=denied.reason)
 
 
 def _commit(association: Association, node: Node, prove: Proof, message: N_ACTION, context_id: int) -> None:

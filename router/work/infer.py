@@ -22,6 +22,7 @@ from router.db.engine import reading, writing
 from router.db.findings import Kept
 from router.db.instances import InstanceRow
 from router.destinations import Profile
+from router.domain import audit as audited
 from router.domain.delivery import MeasurementRow
 from router.domain.job import Job, Lane, Outcome
 from router.node import Node
@@ -135,6 +136,17 @@ def assignment(node: Node, job: Job) -> Assignment:
         numbers = sets.series_numbers(connection, job, range(len(profiles)), node.settings.results.series_number_base)
         kept = findings.of_same_work(connection, job)
         supersedes = {canonical: supersede.told(connection, node, job, canonical) for canonical in profiles}
+    with writing(node.engine) as connection:  # before the first byte is read
+        audit.write(
+            connection,
+            "infer",
+            "series.read",
+            job.study_instance_uid,
+            job=job.id,
+            series=job.series_instance_uid,
+            instances=len(rows),
+            attempt=job.attempt,
+        )
     return Assignment(
         spec=spec,
         rows=rows,
@@ -209,7 +221,14 @@ def refusal(job: Job, why: Failure) -> Ending:
 
     def note(connection: Connection) -> None:
         audit.write(
-            connection, "infer", "run.refused", job.study_instance_uid, job=job.id, pipeline=job.pipeline, reason=reason
+            connection,
+            "infer",
+            "run.refused",
+            job.study_instance_uid,
+            job=job.id,
+            outcome=audited.Outcome.REFUSED,
+            pipeline=job.pipeline,
+            reason=reason,
         )
 
     return Ending(outcome=Outcome.REFUSED, reason=reason, record=note)

@@ -151,8 +151,10 @@ class Site:
             return receipts.of_job(connection, job_id)
 
     def acts(self) -> list[str]:
+        """What was done, in its order; what was read, once a try, has a row before that."""
         with reading(self.node.engine) as connection:
-            return list(connection.execute(select(audit.c.act).order_by(audit.c.id)).scalars())
+            acts = list(connection.execute(select(audit.c.act).order_by(audit.c.id)).scalars())
+        return [act for act in acts if act != "series.read"]
 
     def ended(self, job_id: int, *, deadline_s: float = 60) -> Job:
         """The job, once it has ended."""

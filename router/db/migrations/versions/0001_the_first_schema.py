@@ -38,17 +38,86 @@ def upgrade() -> None:
         )
 
     op.create_table(
+        "alert",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False, comment="a dotted name, as of a log event"),
+        sa.Column(
+            "subject", sa.Text(), nullable=False, comment="which pipeline, destination, folder ...; never a patient"
+        ),
+        sa.Column("what", sa.Text(), nullable=False),
+        sa.Column("remedy", sa.Text(), nullable=False),
+        sa.Column("raised_at", sa.BigInteger(), nullable=False),
+        sa.Column("times", sa.Integer(), nullable=False, comment="how often it was raised while it stood"),
+        sa.Column("ended_at", sa.BigInteger(), nullable=True, comment="NULL while it stands"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_alert")),
+    )
+    with op.batch_alter_table("alert", schema=None) as batch_op:
+        batch_op.create_index(
+            "uq_alert_standing",
+            ["kind", "subject"],
+            unique=True,
+            sqlite_where=sa.text("ended_at IS NULL"),
+            postgresql_where=sa.text("ended_at IS NULL"),
+        )
+
+    op.create_table(
         "audit",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("who", sa.Text(), nullable=False),
         sa.Column("act", sa.Text(), nullable=False),
+        sa.Column("outcome", sa.Text(), nullable=False),
         sa.Column("study_instance_uid", sa.Text(), nullable=True),
+        sa.Column("job_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("patient_key", sa.Text(), nullable=True, comment="of audit_patient; stays when that row is erased"),
         sa.Column("detail", sa.JSON(), nullable=False),
+        sa.Column("seal", sa.Integer(), nullable=True, comment="of audit_seal; NULL until tick has sealed it"),
+        sa.Column(
+            "mac", sa.Text(), nullable=True, comment="HMAC of this row alone, so that a changed row can be named"
+        ),
+        sa.CheckConstraint("outcome IN ('done', 'refused', 'failed')", name=op.f("ck_audit_outcome")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit")),
     )
     with op.batch_alter_table("audit", schema=None) as batch_op:
         batch_op.create_index("ix_audit_study_instance_uid", ["study_instance_uid"], unique=False)
+        batch_op.create_index("ix_audit_patient_key", ["patient_key"], unique=False)
+        batch_op.create_index("ix_audit_seal", ["seal"], unique=False)
+        batch_op.create_index(
+            "ix_audit_unsealed",
+            ["id"],
+            unique=False,
+            sqlite_where=sa.text("seal IS NULL"),
+            postgresql_where=sa.text("seal IS NULL"),
+        )
+
+    op.create_table(
+        "audit_patient",
+        sa.Column("key", sa.Text(), nullable=False, comment="random: it says nothing once this row is gone"),
+        sa.Column("patient_id", sa.Text(), nullable=False),
+        sa.Column("issuer_of_patient_id", sa.Text(), nullable=False),
+        sa.Column("patient_name", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_audit_patient")),
+        sa.UniqueConstraint(
+            "patient_id", "issuer_of_patient_id", name=op.f("uq_audit_patient_patient_id_issuer_of_patient_id")
+        ),
+    )
+    op.create_table(
+        "audit_seal",
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False, comment="1, 2 ... without gaps"),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("rows", sa.Integer(), nullable=False),
+        sa.Column("mac", sa.Text(), nullable=False, comment="HMAC over the seal before, and the rows of this one"),
+        sa.Column("sent_at", sa.BigInteger(), nullable=True, comment="when this head left the machine"),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_audit_seal")),
+    )
+    with op.batch_alter_table("audit_seal", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_audit_seal_unsent",
+            ["number"],
+            unique=False,
+            sqlite_where=sa.text("sent_at IS NULL"),
+            postgresql_where=sa.text("sent_at IS NULL"),
+        )
 
     op.create_table(
         "account",
@@ -595,4 +664,16 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("sop_instance_uid", name=op.f("pk_result_header")),
+    )
+    op.create_table(
+        "stopped_pipeline",
+        sa.Column("pipeline", sa.Text(), nullable=False),
+        sa.Column("kills", sa.Integer(), nullable=False, comment="workers that were killed by it, one after the other"),
+        sa.Column(
+            "stopped_at",
+            sa.BigInteger(),
+            nullable=True,
+            comment="since when its jobs wait for a person; NULL while they run",
+        ),
+        sa.PrimaryKeyConstraint("pipeline", name=op.f("pk_stopped_pipeline")),
     )
