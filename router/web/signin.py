@@ -12,6 +12,7 @@ from router.config import Web
 from router.db import accounts, audit, tokens
 from router.db.engine import now, reading, writing
 from router.domain.access import SCOPES, SECOND, WITH_ADDRESS, WITH_NAME, Person
+from router.domain.audit import Outcome
 
 NOTED_EVERY = 60 * SECOND
 """How often the use of a session or a token is written down."""
@@ -56,7 +57,7 @@ def log_in(engine: Engine, name: str, password: str, address: str) -> str:
         if found is None or not fits:
             # a name that nobody has may be a password in the wrong field, so it is kept nowhere
             who = f"user:{name}" if found else "nobody"
-            audit.write(connection, who, "user.logged_in", refused=True, address=address)
+            audit.write(connection, who, "user.logged_in", outcome=Outcome.REFUSED, refused=True, address=address)
         else:
             secret = passwords.secret()
             accounts.forgive(connection, by_name)
