@@ -56,6 +56,7 @@ EVENTS: Mapping[str, Act] = {
     "study.held": Act.ROUTED,
     "study.released": Act.COMMANDED,
     "results.produced": Act.PRODUCED,
+    "results.built": Act.PRODUCED,
     "run.refused": Act.PRODUCED,
     "results.sent": Act.SENT,
     "study.sent": Act.SENT,
