@@ -143,6 +143,27 @@ class Database(Section):
     )
 
 
+class Retention(Section):
+    """How long received pixels and what was read of them are kept."""
+
+    keep_days: float = Field(30, ge=0, description="Pixels are kept for so long after arrival and last delivery")
+    keep_facts_days: float = Field(730, ge=0, description="Facts of studies whose pixels are gone, for back-tests")
+
+
+class Audit(Section):
+    """The chain over the audit, and where its heads go."""
+
+    key_file: Path = Field(
+        Path("audit.key"), description="Key of the chain, made when missing; ISOCENTER_AUDIT_KEY comes first"
+    )
+    heads_file: Path | None = Field(None, description="Heads are appended here; best on another machine's disk")
+    heads_url: str | None = Field(None, pattern="^https?://", description="Heads are posted here as JSON")
+    heads_syslog: str | None = Field(
+        None, pattern="^(udp|tcp|tls)://[^/:]+(:[0-9]+)?$", description="udp://, tcp:// or tls://HOST:PORT for heads"
+    )
+    syslog_ca_file: Path | None = Field(None, description="Certificates that may sign a syslog receiver's")
+
+
 class Completeness(Section):
     """When a study counts as complete."""
 
@@ -232,6 +253,8 @@ class Settings(Section):
     tls: Tls = Tls()
     storage: Storage = Storage()
     database: Database = Database()
+    retention: Retention = Retention()
+    audit: Audit = Audit()
     completeness: Completeness = Completeness()
     inference: Inference = Inference()
     off_peak: OffPeak = OffPeak()
@@ -293,8 +316,14 @@ def absolute(settings: Settings, folder: Path) -> Settings:
     tls = settings.tls.model_copy(
         update={name: folder / path for name, path in settings.tls if path is not None}  # all its fields are paths
     )
+    trail = {
+        name: folder / value
+        for name in ("key_file", "heads_file", "syslog_ca_file")
+        if (value := getattr(settings.audit, name)) is not None
+    }
     return settings.model_copy(
         update={
+            "audit": settings.audit.model_copy(update=trail),
             "tls": tls,
             "storage": storage,
             "database": database,

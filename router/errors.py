@@ -9,8 +9,15 @@
     │   └── BadAddress: an address is not AE_TITLE@HOST:PORT
     ├── cli._peer
     │   └── NoNode: the command needs a node's settings, and there are none
+    ├── cli.audit
+    │   ├── AuditBroken: the audit is not as it was written
+    │   └── NotSent: the receiver of the audit messages does not take them
+    ├── cli.backup
+    │   └── NoBackup: the database cannot be copied so
     ├── cli.fetch
     │   └── NotFetched: not everything that was asked for came
+    ├── cli.forget
+    │   └── NotForgotten: a patient cannot be forgotten (yet)
     ├── cli.init
     │   └── AlreadyThere: the folder has a node already
     ├── cli.inspect
@@ -25,6 +32,8 @@
     │   └── NotAccepted: the receiver refused at least one instance
     ├── cli.show
     │   └── NotShowable: the file is no segmentation and no report
+    ├── cli.verify
+    │   └── StoreDamaged: files of the store are missing, or are not what they were
     ├── compose
     │   └── UnknownRole: there is no such role
     ├── db.accounts
@@ -114,9 +123,13 @@
     │   └── ForPerson: only a person can say how this job is to go on: it is held, and goes on when it is released
     ├── work.messages
     │   └── ToldProblem: a Problem of the resident process, as it told it; `name` is its class there
-    └── work.resident
-        ├── ProcessDied: the resident process ended in the middle of a request: a crash in native code, or out
-        └── OutOfTime: a run took longer than its pipeline allows
+    ├── work.resident
+    │   ├── ProcessDied: the resident process ended in the middle of a request: a crash in native code, or out
+    │   └── OutOfTime: a run took longer than its pipeline allows
+    └── work.seal
+        ├── NoAuditKey: the audit's chain cannot go on, or be verified, without its key
+        ├── HeadNotSent: a head of the audit's chain has not left the machine; it is tried again
+        └── UnreadableHeads: a file that should hold the heads of a chain does not
 
 Errors that belong to one room are defined in that room; this file has those that more than one room raises or
 catches, and the tree is kept true by a test.

@@ -1,5 +1,6 @@
 """What all commands share: where the settings are, and how a listing is printed."""
 
+import getpass
 import json
 import re
 import sys
@@ -59,6 +60,11 @@ def database(config: Path) -> Engine:
     engine = connect(settings.database.url)
     node_id(engine)
     return engine
+
+
+def who() -> str:
+    """Who gives the command, for the audit."""
+    return f"cli:{getpass.getuser()}"
 
 
 def models_of(config: Path) -> Path | None:

@@ -92,11 +92,10 @@ def restore(connection: Connection, version: int, arrival: Arrival, status: Stat
         file(connection, [arrival])
 
 
-def versions(connection: Connection, sop_instance_uid: str) -> list[InstanceRow]:
-    """All versions of one instance, the newest first."""
-    rows = connection.execute(
-        select(instance).where(instance.c.sop_instance_uid == sop_instance_uid).order_by(instance.c.version.desc())
-    )
+def versions(connection: Connection, sop_instance_uid: str, *, lock: bool = False) -> list[InstanceRow]:
+    """All versions of one instance, the newest first; with `lock` nobody purges them before this transaction ends."""
+    statement = select(instance).where(instance.c.sop_instance_uid == sop_instance_uid)
+    rows = connection.execute((statement.with_for_update() if lock else statement).order_by(instance.c.version.desc()))
     return [_row(row) for row in rows]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import Connection, and_, insert, select
+from sqlalchemy import Connection, and_, func, insert, select
 
 from dicom_sr.problem import Problem
 from router.db.engine import insert_into, now
@@ -84,6 +84,18 @@ def of_set(connection: Connection, result_set_id: int) -> list[Result]:
     """The objects of a set in the order of sending."""
     rows = connection.execute(select(result).where(result.c.result_set_id == result_set_id).order_by(result.c.ordinal))
     return [Result(**row) for row in rows.mappings()]
+
+
+def after(connection: Connection, sop_instance_uid: str, limit: int) -> list[Result]:
+    """The next objects in the order of their UIDs."""
+    statement = select(result).where(result.c.sop_instance_uid > sop_instance_uid)
+    rows = connection.execute(statement.order_by(result.c.sop_instance_uid).limit(limit))
+    return [Result(**row) for row in rows.mappings()]
+
+
+def count(connection: Connection) -> int:
+    """How many objects were made."""
+    return int(connection.scalar(select(func.count()).select_from(result)) or 0)
 
 
 def is_ours(connection: Connection, sop_instance_uid: str) -> bool:

@@ -143,7 +143,7 @@ class Receiver:
                 known = instances.versions(connection, arrival.sop_instance_uid)
             outcome = again.compare(arrival, known, self.store)
             with writing(self.engine) as connection:
-                if instances.versions(connection, arrival.sop_instance_uid) == known:
+                if instances.versions(connection, arrival.sop_instance_uid, lock=True) == known:
                     again.write(connection, outcome)
                     break
         return self._told(outcome)

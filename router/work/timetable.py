@@ -9,8 +9,10 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from router import query
 from router.node import Node
+from router.work import retain
 from router.work.circuit import Circuits
 from router.work.loop import sweep, wake_overdue
+from router.work.seal import seal_due
 
 log = structlog.get_logger()
 
@@ -19,6 +21,8 @@ TIMETABLE: tuple[tuple[str, float, Callable[[Node], object]], ...] = (
     ("destinations.echo", 10.0, Circuits().ask),
     ("commitments.overdue", 5.0, wake_overdue),
     ("commitments.report", 60.0, query.report_due),
+    ("audit.seal", 30.0, seal_due),
+    ("retention.run", 300.0, retain.run),
 )
 """Name, seconds between two runs, and what is run."""
 

@@ -35,8 +35,11 @@ def test_a_role_that_was_killed_is_started_again(tmp_path: Path) -> None:
         supervisor = psutil.Process(ours.process.pid)
 
         def role(name: str) -> psutil.Process | None:
-            alive = (p for p in supervisor.children() if p.status() != psutil.STATUS_ZOMBIE)
-            return next((p for p in alive if p.cmdline()[-1:] == [name]), None)
+            try:
+                alive = [p for p in supervisor.children() if p.status() != psutil.STATUS_ZOMBIE]
+                return next((p for p in alive if p.cmdline()[-1:] == [name]), None)
+            except psutil.NoSuchProcess:  # one ended while we looked
+                return None
 
         first = until(lambda: role("decide"), what="the role decide")
         assert first is not None
