@@ -569,12 +569,3 @@ Index(
     sqlite_where=alert.c.ended_at.is_(None),
     postgresql_where=alert.c.ended_at.is_(None),
 )
-
-stopped_pipeline = Table(
-    "stopped_pipeline",
-    metadata,
-    Column("pipeline", Text, primary_key=True),
-    Column("kills", Integer, nullable=False, comment="workers that were killed by it, one after the other"),
-    Column("stopped_at", BigInteger, comment="since when its jobs wait for a person; NULL while they run"),
-)
-"""Pipelines whose last worker was killed; a run that ends otherwise removes the row."""

@@ -86,8 +86,6 @@ EVENTS: Mapping[str, Act] = {
     "user.removed": Act.CONFIGURED,
     "token.added": Act.CONFIGURED,
     "token.removed": Act.CONFIGURED,
-    "pipeline.stopped": Act.CONFIGURED,
-    "pipeline.resumed": Act.CONFIGURED,
     "job.hold": Act.COMMANDED,
     "job.release": Act.COMMANDED,
     "job.cancel": Act.COMMANDED,

@@ -3,6 +3,7 @@
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -61,7 +62,8 @@ class Visit:
     id: str
     source: Source
     instances: int = 0
-    studies: set[str] = field(default_factory=set)
+    studies: Counter[str] = field(default_factory=Counter)
+    """How many instances of each study came, by StudyInstanceUID."""
 
 
 class Door:
@@ -140,7 +142,7 @@ class Door:
         def count(result: Answer) -> None:
             if result.study_instance_uid is not None:
                 visit.instances += 1
-                visit.studies.add(result.study_instance_uid)
+                visit.studies[result.study_instance_uid] += 1
                 self.notice.tell()
             answer(result)
 

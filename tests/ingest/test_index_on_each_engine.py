@@ -158,7 +158,7 @@ def test_associations_open_and_close(engine: Engine) -> None:
         associations.opened(connection, Association(**{**vars_of(one), "id": "b"}))
         instances.record(connection, arrival(1))
         connection.execute(study.update().values(decide_at=99_999))
-        associations.closed(connection, "a", ending=Ending.RELEASE, instances=3, studies=["1.2.3"], at=7)
+        associations.closed(connection, "a", ending=Ending.RELEASE, instances=3, studies={"1.2.3": 3}, at=7)
         assert [open_one.id for open_one in associations.open_of(connection, "CT1")] == ["b"]
         assert associations.close_all_of(connection, "L", 9) == 1
         assert associations.open_now(connection) == []

@@ -1,14 +1,19 @@
 """What was answered with Success is there: as received, once, indexed; what was not is nowhere."""
 
 from io import BytesIO
+from typing import Any
 
 import pytest
 from pydicom import dcmread
 from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
+from sqlalchemy import select
 
+from router.db import associations
+from router.db.engine import reading, writing
+from router.db.tables import audit
 from router.ingest.status import StoreStatus
 from tests.conftest import until
-from tests.ingest.conftest import Door, association, send, slice_of
+from tests.ingest.conftest import SENDER, Door, association, send, slice_of
 
 
 @pytest.mark.parametrize("status", set(StoreStatus) - {StoreStatus.SUCCESS})
@@ -55,3 +60,30 @@ def test_a_caller_that_nobody_knows_is_turned_away(door: Door) -> None:
         assert made.is_rejected
         assert made.acceptor.primitive.result == 1
         assert made.acceptor.primitive.diagnostic == 3
+
+
+def test_what_came_over_an_association_is_an_act_a_study_written_at_its_end(door: Door) -> None:
+    slices = [slice_of(study=study, series=f"{study}.1", number=n) for study in ("1.2.3", "1.2.4") for n in (1, 2, 3)]
+    assert send(door, *slices, slices[0]) == [0] * 7
+    rows = until(lambda: received(door), what="the acts")
+    assert [(row["study_instance_uid"], row["detail"]["instances"]) for row in rows] == [("1.2.3", 4), ("1.2.4", 3)]
+    assert {row["who"] for row in rows} == {f"{SENDER}@127.0.0.1"}
+    assert {row["patient_key"] for row in rows} != {None}
+
+
+def test_what_came_before_the_listener_died_is_an_act_at_its_next_start(door: Door) -> None:
+    with association(door, slice_of()) as open_one:
+        assert open_one.send_c_store(slice_of()).Status == 0
+        assert received(door) == []
+        with writing(door.node.engine) as connection:
+            assert associations.close_all_of(connection, door.node.node_id, 1) == 1
+        (row,) = received(door)
+    assert (row["study_instance_uid"], row["detail"]["instances"], row["detail"]["ending"]) == ("1.2.3", 1, "lost")
+    assert len(received(door)) == 1
+
+
+def received(door: Door) -> list[dict[str, Any]]:
+    """Acts of receiving."""
+    with reading(door.node.engine) as connection:
+        statement = select(audit).where(audit.c.act == "study.received").order_by(audit.c.id)
+        return [dict(row) for row in connection.execute(statement).mappings()]

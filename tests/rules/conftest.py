@@ -111,7 +111,7 @@ class Site:
     def disconnect(self, name: str = "a", *, study: str = STUDY) -> None:
         with writing(self.node.engine) as connection:
             ending = associations.Ending.RELEASE
-            associations.closed(connection, name, ending=ending, instances=1, studies=[study], at=now())
+            associations.closed(connection, name, ending=ending, instances=1, studies={study: 1}, at=now())
 
     def decide(self) -> float:
         counter = Counter(self.node)

@@ -665,15 +665,3 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("sop_instance_uid", name=op.f("pk_result_header")),
     )
-    op.create_table(
-        "stopped_pipeline",
-        sa.Column("pipeline", sa.Text(), nullable=False),
-        sa.Column("kills", sa.Integer(), nullable=False, comment="workers that were killed by it, one after the other"),
-        sa.Column(
-            "stopped_at",
-            sa.BigInteger(),
-            nullable=True,
-            comment="since when its jobs wait for a person; NULL while they run",
-        ),
-        sa.PrimaryKeyConstraint("pipeline", name=op.f("pk_stopped_pipeline")),
-    )
