@@ -31,9 +31,8 @@ EVENTS: Mapping[Act, tuple[str, str, str]] = {
 """Event code and meaning (CID 400), and the action code: create, read, update, delete, execute."""
 
 TYPES: Mapping[str, tuple[str, str]] = {
-    "login": ("110122", "Login"),
-    "login.refused": ("110122", "Login"),
-    "logout": ("110123", "Logout"),
+    "user.logged_in": ("110122", "Login"),
+    "user.logged_out": ("110123", "Logout"),
 }
 SECURITY_CONFIGURATION = ("110129", "Security Configuration")
 """Event types.  Source: CID 401"""
