@@ -55,6 +55,8 @@ EVENTS: Mapping[str, Act] = {
     "study.completed": Act.ROUTED,
     "study.held": Act.ROUTED,
     "study.released": Act.COMMANDED,
+    "study.attended": Act.COMMANDED,
+    "series.completed": Act.ROUTED,
     "results.produced": Act.PRODUCED,
     "results.built": Act.PRODUCED,
     "run.refused": Act.PRODUCED,
