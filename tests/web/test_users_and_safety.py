@@ -91,15 +91,18 @@ def test_the_last_admin_stays(window: Window) -> None:
 def test_guessing_is_slowed_and_a_restart_does_not_help(window: Window) -> None:
     browser = window.client()
     wrong = {"name": "admin", "password": "a wrong long sentence"}
-    answers = [browser.post("/login", data=wrong).status_code for _ in range(WITH_NAME.free + 1)]
-    assert answers == [401] * (WITH_NAME.free + 1)
+    assert browser.post("/login", data=wrong).status_code == 401
+    key = f"name:{passwords.digest('admin')}"
+    with writing(window.node.engine) as connection:
+        assert accounts.failures(connection, key, now())[0] == 1
+        for _ in range(WITH_NAME.free + 8):  # a minute's wait, longer than this test takes on a busy machine
+            accounts.count_failure(connection, key, now())
     answer = browser.post("/login", data={"name": "admin", "password": PASSWORD})
     assert answer.status_code == 429, "not even the right password is looked at"
     assert int(answer.headers["retry-after"]) >= 1
     with served(window.node) as restarted:
         assert restarted.client().post("/login", data=wrong).status_code == 429
     with writing(window.node.engine) as connection:
-        key = f"name:{passwords.digest('admin')}"
         assert accounts.failures(connection, key, now() + round(FORGET_AFTER_S + 1) * SECOND) == (0, 0)
     assert ("user:admin", "user.logged_in") in window.acts()
 
