@@ -205,8 +205,8 @@ def node(folder: Path, pacs: str, *, quiet_period_s: float = 1.0, **settings: An
     for section, values in settings.items():
         document[section] = {**document.get(section, {}), **values}
     running.config.write_text(yaml.safe_dump(document))
-    running.start()
     try:
+        running.start()
         yield running
     finally:
         if running.process is not None and running.process.poll() is None:
