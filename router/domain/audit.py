@@ -61,6 +61,7 @@ EVENTS: Mapping[str, Act] = {
     "results.built": Act.PRODUCED,
     "run.refused": Act.PRODUCED,
     "results.sent": Act.SENT,
+    "results.refused": Act.SENT,
     "study.sent": Act.SENT,
     "study.viewed": Act.VIEWED,
     "study.queried": Act.QUERIED,

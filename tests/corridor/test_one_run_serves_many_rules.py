@@ -36,7 +36,7 @@ def test_two_rules_and_two_destinations_share_one_run(tmp_path: Path, archive: A
         jobs = ours.settled()
         assert sorted((job["lane"], job["work"], job["state"]) for job in jobs if job["lane"] == "deliver") == [
             ("deliver", f"delivery to {pacs['name']}", "done"),
-            ("deliver", "to shelf", "done"),
+            ("deliver", "delivery to shelf", "done"),
         ]
         assert len([job for job in jobs if job["lane"] == "infer"]) == 1
         until(lambda: archive.objects("SR"), what="the SR in the archive")
