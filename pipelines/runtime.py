@@ -53,14 +53,15 @@ def settled(threads: int | None = None) -> Iterator[None]:
     import torch
 
     flags: Any = torch.utils.deterministic
-    before = torch.are_deterministic_algorithms_enabled(), flags.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
+    before = torch.get_deterministic_debug_mode(), flags.fill_uninitialized_memory
+    # not use_deterministic_algorithms: that imports torch's compiler, 2.5 s of the first run
+    torch.set_deterministic_debug_mode("error")
     flags.fill_uninitialized_memory = False  # else every new tensor is written twice
     try:
         with torch.inference_mode(), at_most(threads or cores()):
             yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
+        torch.set_deterministic_debug_mode(before[0])
         flags.fill_uninitialized_memory = before[1]
 
 
