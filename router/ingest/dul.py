@@ -64,8 +64,21 @@ class EventDUL(DULServiceProvider):  # type: ignore[misc]
     # What others call from their threads: each wakes the loop.
 
     def send_pdu(self, primitive: Any) -> None:
+        self._stir()
         super().send_pdu(primitive)
         self._wake()
+
+    def idle_timer_expired(self) -> bool:
+        """Whether nothing passed for too long, as the loop found when it looked at the connection.
+
+        A clock alone does not tell: where we were slow, what the peer said lies there unread.
+        """
+        return self._told_idle
+
+    def _stir(self) -> None:
+        """Something passed, in whichever direction: a peer that waits for our answer is not silent."""
+        self._idle_timer.restart()
+        self._told_idle = False
 
     def kill_dul(self) -> None:
         super().kill_dul()
@@ -145,7 +158,7 @@ class EventDUL(DULServiceProvider):  # type: ignore[misc]
         """Nothing has happened for as long as something may last."""
         if self._is_overdue():
             self._break("the rest of a PDU did not come")
-        elif self.idle_timer_expired() and not self._told_idle:
+        elif self._idle_timer.expired and not self._told_idle:
             self._told_idle = True
             self.assoc.nudge()
         else:
@@ -176,8 +189,7 @@ class EventDUL(DULServiceProvider):  # type: ignore[misc]
             if not received:
                 self.event_queue.put(CONNECTION_CLOSED)
                 return
-            self._idle_timer.restart()
-            self._told_idle = False
+            self._stir()
             self._consume()
 
     def _consume(self) -> None:
@@ -221,6 +233,7 @@ class EventDUL(DULServiceProvider):  # type: ignore[misc]
 
         def answer(answer: Answer) -> None:
             command = pdu.store_response(request, answer.status, answer.comment)
+            self._stir()
             self.socket.send(pdu.command_pdus(context_id, command, self._peer_length))
             if not self.event_queue.empty():  # CONNECTION_CLOSED: what else has arrived is nobody's any more
                 raise BrokenProtocolError("the peer does not take its answers")

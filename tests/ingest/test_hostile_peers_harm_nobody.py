@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -279,3 +281,35 @@ def test_a_peer_that_never_reads_its_answers_is_dropped(tmp_path: Path) -> None:
         with pytest.raises(OSError):
             wire.send(*[refused] * 100_000)
         until(lambda: not door_threads(), deadline_s=30)
+
+
+@pytest.mark.parametrize("waits_for", ["the acceptance", "the answer to a C-STORE"])
+def test_a_peer_that_waits_for_us_is_not_silent(tmp_path: Path, waits_for: str) -> None:
+    """However long our database takes: an association is idle only while nobody owes it anything."""
+    with listening(tmp_path, idle_timeout_s=1, association_timeout_s=20) as door, Wire(door.port) as wire:
+        if waits_for == "the acceptance":
+            with busy(door, seconds=2):
+                assert wire.associate() == ACCEPTED
+        else:
+            assert wire.associate() == ACCEPTED
+            with busy(door, seconds=2):
+                wire.send(store_message("1.2.3.4.1", SLICE))
+                assert wire.status() == 0
+        time.sleep(0.3)  # a short silence of the peer is what is tried
+        wire.send(p_data(pdv(ECHO, 3, ECHO_COMMAND)))
+        assert wire.status() == 0
+        wire.release()
+
+
+@contextlib.contextmanager
+def busy(door: Door, *, seconds: float) -> Iterator[None]:
+    """The database takes nothing for so long."""
+    connection = sqlite3.connect(door.node.engine.url.database or "", isolation_level=None, check_same_thread=False)
+    connection.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(seconds, lambda: connection.execute("ROLLBACK"))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+        connection.close()
