@@ -18,7 +18,7 @@ from router.db.engine import now
 from router.db.revisions import Kind, digest
 from router.db.studies import Past
 from router.domain.classify import DERIVED_FACTS
-from router.domain.facts import Facts, restore
+from router.domain.facts import Facts
 from router.domain.routing import judge_study
 from router.domain.rules import Mode, Rule, glance
 from router.errors import WrongRulebook
@@ -133,14 +133,13 @@ def run(
 ) -> Backtest:
     """What `new` would have done otherwise than `old` with the studies that became complete in the last days."""
     since = now() - round(days * DAY)
-    wanted = keywords_of([*new, *old]) | ALWAYS
+    now_asked, then_asked = asked(new), asked(old)
     count, different = 0, 0
     more, fewer, otherwise = Counter[str](), Counter[str](), Counter[str]()
     shown: list[Example] = []
-    for past in studies.past(connection, since):
+    for past in studies.past(connection, since, keywords_of([*new, *old]) | ALWAYS):
         count += 1
-        facts = {uid: restore({key: kept[key] for key in wanted if key in kept}) for uid, kept in past.series.items()}
-        before, after = routes(old, facts), routes(new, facts)
+        before, after = routes(then_asked, past.series), routes(now_asked, past.series)
         if before == after:
             continue
         different += 1
@@ -164,15 +163,35 @@ def run(
     )
 
 
-def routes(rules: Sequence[Rule], series: Mapping[str, Facts]) -> Routes:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The rules that can fire, and of each what it runs: pipelines, with the digest of their settings."""
+
+    rules: Sequence[Rule]
+    runs: Mapping[str, tuple[tuple[str, str], ...]]
+
+
+def asked(rules: Iterable[Rule]) -> Asked:
+    """What is to be asked of each past study."""
+    able = [rule for rule in rules if rule.mode is not Mode.OFF]
+    return Asked(
+        rules=able,
+        runs={
+            rule.name: tuple((one.pipeline, digest(one.settings) if one.settings else "") for one in rule.pipelines)
+            for rule in able
+        },
+    )
+
+
+def routes(rulebook: Asked, series: Mapping[str, Facts]) -> Routes:
     """Every run that these rules want of a study, and how it would go on; decisions that want the same run share it."""
     found: dict[Work, Way] = {}
-    for one in judge_study(rules, series, look=glance):
+    for one in judge_study(rulebook.rules, series, look=glance):
         if not one.fires:
             continue
         sends = one.rule.mode is Mode.ON
-        for wanted in one.rule.pipelines:
-            work = Work(one.series_instance_uid, wanted.pipeline, digest(wanted.settings) if wanted.settings else "")
+        for pipeline, settings in rulebook.runs[one.rule.name]:
+            work = Work(one.series_instance_uid, pipeline, settings)
             other = found.get(work)
             destinations = set(one.rule.destinations if sends else ()) | set(other.destinations if other else ())
             found[work] = Way(

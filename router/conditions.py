@@ -22,8 +22,8 @@ from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
 from router.document import Loc, suggestion
 from router.domain.body_part import BodyPart
 from router.domain.classify import DERIVED_FACTS, SeriesKind
+from router.domain.condition import ORDERED, All, AnyOf, Comparison, Condition, Not, Operator, comparisons
 from router.domain.facts import Scalar
-from router.domain.rules import ORDERED, All, AnyOf, Comparison, Condition, Not, Operator, comparisons
 
 PRIVATE = re.compile(r"(?P<creator>\S.*) (?P<group>[0-9A-Fa-f]{3}[13579BDFbdf])xx(?P<element>[0-9A-Fa-f]{2})")
 NUMERIC_VRS = frozenset({"DS", "IS", "FD", "FL", "US", "SS", "UL", "SL", "UV", "SV"})

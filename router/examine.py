@@ -22,7 +22,7 @@ from router.conditions import PRIVATE
 from router.domain.body_part import BodyPart, Detected
 from router.domain.classify import DERIVED_FACTS, SLICES, SeriesKind, describe
 from router.domain.facts import Fact, Facts, Header, number
-from router.domain.rules import Rule, comparisons
+from router.domain.rules import Rule
 from router.ingest.facts import ITEM_KEYWORDS, KEYWORDS
 
 GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
@@ -92,12 +92,7 @@ def _height(one: Seen) -> float:
 
 def keywords_of(rules: Iterable[Rule]) -> frozenset[str]:
     """Every keyword that these rules ask for."""
-    asked: set[str] = set()
-    for rule in rules:
-        conditions = [rule.when] if rule.take is None else [rule.when, rule.take.when]
-        asked |= {comparison.keyword for condition in conditions for comparison in comparisons(condition)}
-        asked |= {step.keyword for step in (rule.take.prefer if rule.take else ())}
-    return frozenset(asked)
+    return frozenset(keyword for rule in rules for keyword in rule.asked | rule.taken_by())
 
 
 def _complete(one: Seen, extra: frozenset[str]) -> dict[str, Any]:

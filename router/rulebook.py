@@ -27,7 +27,8 @@ from router.db.revisions import Kind
 from router.destinations import Destination
 from router.document import Document, Loc, suggestion
 from router.domain.body_part import OnConflict
-from router.domain.rules import Mode, Preference, Priority, Rule, Scope, Take, Wanted, named_modalities
+from router.domain.condition import named_modalities
+from router.domain.rules import Mode, Preference, Priority, Rule, Scope, Take, Wanted
 from router.errors import Fault, WrongRulebook
 from router.starter import starter as starter
 

@@ -9,8 +9,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
-from router.domain.facts import Fact, Facts, derived
+from router.domain.facts import Fact, Facts, Scalar, derived
 
 CONFIDENT = 0.75
 """From here on a detected region is one that rules may trust."""
@@ -112,6 +113,7 @@ class Detected:
     origin: str
 
 
+@lru_cache(maxsize=4096)
 def named_in(text: str) -> tuple[BodyPart, ...]:
     """Regions that a free text names."""
     plain = re.sub(r"[_./\\,;:()+\-]", " ", text.casefold())
@@ -238,14 +240,20 @@ def seen_by(facts: Facts, policy: OnConflict) -> Facts:
     conflict, found = facts.get("body_part_conflict"), facts.get("detected.body_part")
     if policy is OnConflict.TRUST_PIXELS or found is None or not is_conflict(conflict):
         return facts
-    tag = facts.get("BodyPartExamined")
-    sure = facts.get("detected.confidence")
+    tag, sure = facts.get("BodyPartExamined"), facts.get("detected.confidence")
     confidence = float(sure.highest or 0) if sure is not None else 0.0
-    detected = tuple(
-        Detected(part=BodyPart(str(value)), confidence=confidence, origin=found.origin) for value in found.values
-    )
-    both = reconcile(of_tag(tag.values if tag is not None else ()), detected, policy)
-    return {**facts, "body_part": derived("body_part", both.parts, both.origin)}
+    seen = _seen(tag.values if tag is not None else (), found.values, found.origin, confidence, policy)
+    return {**facts, "body_part": seen}
+
+
+@lru_cache(maxsize=4096)
+def _seen(
+    tag: tuple[Scalar, ...], found: tuple[Scalar, ...], origin: str, confidence: float, policy: OnConflict
+) -> Fact:
+    """The fact `body_part` where tag and detection differ; the same few cases come again and again."""
+    detected = tuple(Detected(part=BodyPart(str(part)), confidence=confidence, origin=origin) for part in found)
+    both = reconcile(of_tag(tag), detected, policy)
+    return derived("body_part", both.parts, both.origin)
 
 
 def is_conflict(fact: Fact | None) -> bool:

@@ -7,7 +7,7 @@ or how many items it has where they are no codes.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -46,10 +46,16 @@ class Fact:
     highest: float | None = None
     missing: int = 0
     origin: str = "nowhere"
+    _text: str | None = field(default=None, init=False, compare=False, repr=False)
 
     @property
     def text(self) -> str:
-        """The fact as a person reads it."""
+        """The fact as a person reads it; written once, however many rules show it."""
+        if self._text is None:
+            object.__setattr__(self, "_text", self._written())
+        return self._text or ""
+
+    def _written(self) -> str:
         if self.spread is Spread.ABSENT:
             return "absent"
         if self.spread is Spread.RANGE:
@@ -69,18 +75,20 @@ Facts = Mapping[str, Fact]
 
 def restore(kept: Mapping[str, Any]) -> dict[str, Fact]:
     """Facts as they were, from the JSON that the database kept of them."""
-    return {
-        keyword: Fact(
-            keyword=keyword,
-            values=tuple(one["values"]),
-            spread=Spread(one["spread"]),
-            lowest=one.get("lowest"),
-            highest=one.get("highest"),
-            missing=one.get("missing", 0),
-            origin=one["origin"],
-        )
-        for keyword, one in kept.items()
-    }
+    return {keyword: restored(keyword, one) for keyword, one in kept.items()}
+
+
+def restored(keyword: str, kept: Mapping[str, Any]) -> Fact:
+    """One fact as it was."""
+    return Fact(
+        keyword=keyword,
+        values=tuple(kept["values"]),
+        spread=Spread(kept["spread"]),
+        lowest=kept.get("lowest"),
+        highest=kept.get("highest"),
+        missing=kept.get("missing", 0),
+        origin=kept["origin"],
+    )
 
 
 def aggregate(headers: Iterable[Header]) -> dict[str, Fact]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from router.domain.body_part import OnConflict, is_conflict, seen_by
 from router.domain.facts import Facts, union
-from router.domain.rules import Look, Mode, Rule, Scope, Verdict, choose, comparisons, evaluate, judge
+from router.domain.rules import Look, Mode, Rule, Scope, Verdict, choose, evaluate, judge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,15 +33,13 @@ def judge_study(rules: Sequence[Rule], series: Mapping[str, Facts], *, look: Loo
     stopped: dict[str, str] = {}
     answers: list[Judged] = []
     for rule in rules:
-        open_series = {uid: facts for uid, facts in series.items() if uid not in stopped}
         if rule.scope is Scope.SERIES:
             made = [
-                _of_series(rule, uid, seen_by(facts, rule.on_conflict), stopped.get(uid), look)
-                for uid, facts in series.items()
+                _of_series(rule, uid, _seen_by(rule, facts), stopped.get(uid), look) for uid, facts in series.items()
             ]
             taken = [one.series_instance_uid for one in made if one.verdict.holds]
         else:
-            seen = {uid: seen_by(facts, rule.on_conflict) for uid, facts in open_series.items()}
+            seen = {uid: _seen_by(rule, facts) for uid, facts in series.items() if uid not in stopped}
             made = _of_study(rule, seen, stopped, look)
             taken = list(series) if any(one.verdict.holds for one in made) else []
         answers += made
@@ -72,8 +70,7 @@ def _of_series(rule: Rule, uid: str, facts: Facts, stopped_by: str | None, look:
 def _of_study(rule: Rule, series: Mapping[str, Facts], stopped: Mapping[str, str], look: Look) -> list[Judged]:
     if not series:
         return [Judged(rule=rule, series_instance_uid="", verdict=_stopped(", ".join(sorted(set(stopped.values())))))]
-    asked = {"Modality", *(comparison.keyword for comparison in comparisons(rule.when))}
-    verdict = judge(rule, union(series.values(), only=asked), look)
+    verdict = judge(rule, union(series.values(), only=rule.asked), look)
     if not verdict.holds or rule.take is None:
         return [Judged(rule=rule, series_instance_uid="", verdict=verdict)]
     chosen = choose(rule.take, series)
@@ -84,6 +81,10 @@ def _of_study(rule: Rule, series: Mapping[str, Facts], stopped: Mapping[str, str
         Judged(rule=rule, series_instance_uid=uid, verdict=verdict, hold=_hold(rule, verdict, series[uid]))
         for uid in chosen
     ]
+
+
+def _seen_by(rule: Rule, facts: Facts) -> Facts:
+    return seen_by(facts, rule.on_conflict) if rule.sees_body_part else facts
 
 
 def _hold(rule: Rule, verdict: Verdict, facts: Facts) -> str:

@@ -7,14 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.conditions import Reader
+from router.domain.condition import All, AnyOf, Comparison, Condition, Not, Operator
 from router.domain.facts import Fact, aggregate
 from router.domain.rules import (
-    All,
-    AnyOf,
-    Comparison,
-    Condition,
-    Not,
-    Operator,
     Rule,
     Scope,
     Verdict,

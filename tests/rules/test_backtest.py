@@ -1,9 +1,12 @@
 """A back-test says what another rulebook would have changed, as slow and simple counting does."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 
 from router import backtest, rulebook
@@ -11,8 +14,9 @@ from router.db import decisions, node, revisions
 from router.db.engine import now, reading, writing
 from router.db.revisions import Kind
 from router.domain.routing import judge_study
-from router.domain.rules import Mode, evaluate, glance
+from router.domain.rules import Mode, Rule, evaluate, glance
 from router.starter import chest_ct
+from router.work import retain
 from tests.domain.test_rules import Condition, Fact, trees
 from tests.rules.conftest import RULE, MakeSite, Site
 from tests.rules.past import NEW, OLD, Series, fill
@@ -22,9 +26,9 @@ from tests.servers import isocenter
 def brute_force(past: dict[str, Series], old: list[Any], new: list[Any]) -> tuple[set[str], int, int]:
     """Studies that differ, runs more and runs fewer: every study judged in full, whatever it costs."""
 
-    def wanted(body: list[Any], series: Series) -> dict[tuple[str, str], list[Any]]:
+    def wanted(rules: Sequence[Rule], series: Series) -> dict[tuple[str, str], list[Any]]:
         found: dict[tuple[str, str], list[Any]] = {}
-        for one in judge_study(rulebook.rules(body), series):
+        for one in judge_study(rules, series):
             if not one.verdict.holds or one.rule.mode is Mode.OFF:
                 continue
             to = set(one.rule.destinations) if one.rule.mode is Mode.ON else set()
@@ -38,8 +42,9 @@ def brute_force(past: dict[str, Series], old: list[Any], new: list[Any]) -> tupl
         return found
 
     different, more, fewer = set[str](), 0, 0
+    rules_then, rules_now = rulebook.rules(old), rulebook.rules(new)
     for uid, series in past.items():
-        before, after = wanted(old, series), wanted(new, series)
+        before, after = wanted(rules_then, series), wanted(rules_now, series)
         if before != after:
             different.add(uid)
         more += len(after.keys() - before.keys())
@@ -52,18 +57,33 @@ def compared(site: Site, **values: Any) -> backtest.Backtest:
         return backtest.run(connection, rulebook.rules(NEW), rulebook.rules(OLD), **{"days": 30, **values})
 
 
-def test_it_counts_what_brute_force_counts(make_site: MakeSite) -> None:
+@pytest.mark.parametrize("studies", [400, pytest.param(10_000, marks=pytest.mark.long)])
+def test_it_counts_what_brute_force_counts(make_site: MakeSite, studies: int) -> None:
     site = make_site()
     with writing(site.node.engine) as connection:
-        past = fill(connection, 400)
-    found = compared(site, examples=400)
+        past = fill(connection, studies)
+    found = compared(site, examples=studies)
     different, more, fewer = brute_force(past, OLD, NEW)
-    assert 50 < len(different) < 400
+    assert studies / 8 < len(different) < studies
     assert {one.study_instance_uid for one in found.examples} == different
-    assert (found.studies, found.different) == (400, len(different))
+    assert (found.studies, found.different) == (studies, len(different))
     assert (sum(found.more.values()), sum(found.fewer.values())) == (more, fewer)
     assert more
     assert fewer
+
+
+def test_a_study_without_files_counts_as_long_as_its_facts_are_kept(make_site: MakeSite) -> None:
+    site = make_site()
+    with writing(site.node.engine) as connection:
+        fill(connection, 5, days=40)
+
+    def still_there(keep_facts_days: float) -> int:
+        kept = site.node.settings.retention.model_copy(update={"keep_facts_days": keep_facts_days})
+        settings = site.node.settings.model_copy(update={"retention": kept})
+        retain.run(replace(site.node, settings=settings))
+        return compared(site, days=100).studies
+
+    assert (still_there(50), still_there(30)) == (5, 0)
 
 
 def test_only_studies_of_these_days_are_looked_at(make_site: MakeSite) -> None:
