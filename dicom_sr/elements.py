@@ -107,14 +107,20 @@ def code(value: Code, text: Text = ascii_text) -> Elements:
     )
 
 
-def part10(content: Mapping[int, bytes], *, sop_class_uid: str, sop_instance_uid: str) -> bytes:
-    """The whole file, Explicit VR Little Endian (PS3.10 7.1)."""
+def part10(
+    content: Mapping[int, bytes],
+    *,
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    transfer_syntax_uid: str = ExplicitVRLittleEndian,
+) -> bytes:
+    """The whole file in a transfer syntax of explicit VR, little endian (PS3.10 7.1)."""
     meta = joined(
         elements(
             FileMetaInformationVersion=b"\0\1",
             MediaStorageSOPClassUID=sop_class_uid,
             MediaStorageSOPInstanceUID=sop_instance_uid,
-            TransferSyntaxUID=str(ExplicitVRLittleEndian),
+            TransferSyntaxUID=str(transfer_syntax_uid),
             ImplementationClassUID=IMPLEMENTATION_CLASS_UID,
             ImplementationVersionName=IMPLEMENTATION_VERSION_NAME,
         )

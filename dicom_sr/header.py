@@ -14,6 +14,7 @@ from typing import Any
 
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_sr import codes
 from dicom_sr.elements import Elements, Text, code, element, elements, joined, part10, tag_of
@@ -161,7 +162,15 @@ def written(order: Order, *, kind: str, sop_class_uid: str, modality: str, conte
     )
 
 
-def on_letterhead(head: Letterhead, *, kind: str, sop_class_uid: str, modality: str, content: Content) -> Built:
+def on_letterhead(
+    head: Letterhead,
+    *,
+    kind: str,
+    sop_class_uid: str,
+    modality: str,
+    content: Content,
+    transfer_syntax_uid: str = ExplicitVRLittleEndian,
+) -> Built:
     """The finished object: what all results share, and what `content` adds in the script that it is given.
 
     `content` is asked a second time, in UTF-8, when a text of it cannot be said in the source's character set.
@@ -182,7 +191,9 @@ def on_letterhead(head: Letterhead, *, kind: str, sop_class_uid: str, modality: 
         sop_class_uid=sop_class_uid,
         sop_instance_uid=uid,
         series_instance_uid=head.series_instance_uid,
-        part10=part10(whole, sop_class_uid=sop_class_uid, sop_instance_uid=uid),
+        part10=part10(
+            whole, sop_class_uid=sop_class_uid, sop_instance_uid=uid, transfer_syntax_uid=transfer_syntax_uid
+        ),
         ordinal=head.ordinal,
     )
 

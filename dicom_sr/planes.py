@@ -16,6 +16,7 @@ from dicom_sr import part10
 from dicom_sr.part10 import Head, text
 from dicom_sr.refusals import NoGeometry, NoImages, UnreadablePixels
 from dicom_sr.traits import TRAITS, PixelForm, Traits, form_of, number, numbers, traits_of
+from dicom_sr.uids import LABEL_MAP_SEGMENTATION_STORAGE
 
 FRAME_GROUPS = {
     "PlanePositionSequence": {"ImagePositionPatient": "ImagePositionPatient"},
@@ -46,6 +47,7 @@ BINARY = {"US", "UL", "FD"}
 
 NOT_SOURCES = {
     uid.SegmentationStorage,
+    LABEL_MAP_SEGMENTATION_STORAGE,
     uid.RTDoseStorage,
     uid.ParametricMapStorage,
     uid.GrayscaleSoftcopyPresentationStateStorage,

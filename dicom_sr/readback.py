@@ -4,6 +4,7 @@ Frames are placed by their own position and orientation, never by what they clai
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,32 @@ def findings(dataset: Dataset, source: SourceSeries) -> Findings:
             if number is not None:
                 layer[plane][values == value] = number
     return _findings(dataset, layer, described, renumbered)
+
+
+def together(datasets: Sequence[Dataset], source: SourceSeries) -> Findings:
+    """The segments of several SEGs of one result as one label map, as `findings` has them of each.
+
+    Raises:  NotOnItsSource
+    """
+    first, *others = [findings(dataset, source) for dataset in datasets]
+    layer: LabelMap = np.array(first.labels)
+    segments = [*first.segments]
+    for other in others:
+        shift = len(segments)
+        labels = np.array(other.labels)
+        if shift + len(other.segments) > SHOWN:
+            break
+        layer[labels > 0] = labels[labels > 0] + shift
+        segments += [replace(one, number=one.number + shift) for one in other.segments]
+    present = set(np.unique(layer))
+    kept = [one for one in segments if one.number in present]
+    renumbered = np.zeros(SHOWN + 1, np.uint8)
+    renumbered[[one.number for one in kept]] = np.arange(1, len(kept) + 1)
+    return Findings(
+        algorithm=first.algorithm,
+        labels=renumbered[layer],
+        segments=tuple(replace(one, number=number) for number, one in enumerate(kept, start=1)),
+    )
 
 
 def _findings(

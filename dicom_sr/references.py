@@ -71,6 +71,14 @@ def frame_of_reference(order: Order) -> str:
     return order.source.frame_of_reference_uid or order.uid("frame_of_reference", 0)
 
 
+def delineated(order: Order, number: int) -> tuple[Built, int] | None:
+    """The segmentation of the result set in which this segment of the findings lies, and its number there."""
+    for built in order.companions:
+        if number in built.segments:
+            return built, built.segments[number]
+    return None
+
+
 def tracking(order: Order, number: int) -> tuple[str, str]:
     """TrackingID and TrackingUID of a segment, the same in the SEG and in the SR."""
     label = next(segment.label for segment in order.findings.segments if segment.number == number)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.uid import RLELossless
 
 from dicom_sr.checks.fault import Fault, text
 from dicom_sr.checks.seen import Seen
@@ -28,8 +29,10 @@ def shape(seen: Seen) -> tuple[int, int, int]:
 
 
 def lengths(seen: Seen) -> Iterator[Fault]:
-    """PixelData of the length that the frames need, its last bits zero; encapsulated pixels are not looked at here."""
+    """PixelData of the length that the frames need, its last bits zero; of compressed pixels only run lengths."""
     if encapsulated(seen):
+        if seen.dataset.file_meta.TransferSyntaxUID == RLELossless and seen.run_lengths is None:
+            yield Fault(f"{seen.place}.PixelData", "cannot be decoded to the frames that its header announces")
         return
     frames, rows, columns = shape(seen)
     bits = frames * rows * columns * int(seen.dataset.get("BitsAllocated") or 0)
@@ -53,6 +56,8 @@ def values(seen: Seen) -> NDArray[Any]:
     Raises:  what pydicom raises for pixels that it cannot decode
     """
     if encapsulated(seen):
+        if seen.run_lengths is not None:
+            return seen.run_lengths.reshape(shape(seen))
         decoded: NDArray[Any] = seen.dataset.pixel_array
         return decoded.reshape(shape(seen))
     number = int(np.prod(shape(seen)))

@@ -10,13 +10,14 @@ from math import isclose
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.sr._concepts_dict import concepts
-from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage, SegmentationStorage
+from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
 
 from dicom_sr import codes
 from dicom_sr.checks import places, recomputed
 from dicom_sr.checks.fault import Fault, code_of, expect, items, numbers, same, text
 from dicom_sr.checks.seen import VALUES, Around, Item, Seen
-from dicom_sr.checks.segmentation import contradicts
+from dicom_sr.checks.segmentation import SOP_CLASSES as SEGMENTATIONS
+from dicom_sr.checks.segmentation import contradicts, found_in
 from dicom_sr.header import device
 from dicom_sr.kinds import Order
 from dicom_sr.kinds.measurement_report import PRODUCT_USE, RESEARCH_USE
@@ -123,10 +124,11 @@ def alone(seen: Seen) -> Iterator[Fault]:
 
 def beside(seen: Seen, around: Around) -> Iterator[Fault]:
     """That its references resolve and its numbers are the SEG's; with an order, that it says what was found."""
-    segs = [one for one in around.objects if one.sop_class == SegmentationStorage]
+    segs = [one for one in around.objects if one.sop_class in SEGMENTATIONS]
     yield from references(seen, around, segs)
     if around.order is not None:
-        yield from says(seen, around.order, segs)
+        masks = [one for one in segs if text(one.dataset, "SegmentationType") != "FRACTIONAL"]
+        yield from says(seen, around.order, masks)
     else:
         yield from recomputed.volumes(seen, segs, around)
 
@@ -256,7 +258,7 @@ def _reference(
     elif listed[uid][0] != sop_class:
         yield Fault(item.place, f"refers to {uid} as another SOP Class")
     number = reference.get("ReferencedSegmentNumber")
-    if sop_class == SegmentationStorage and uid in segments and number not in segments[uid]:
+    if sop_class in SEGMENTATIONS and uid in segments and number not in segments[uid]:
         yield Fault(item.place, f"refers to segment {number}, the SEG has {sorted(segments[uid])}")
 
 
@@ -285,7 +287,7 @@ def says(seen: Seen, order: Order, segs: Sequence[Seen]) -> Iterator[Fault]:
         if template or identified not in (["1410"], ["1501"]):
             yield from expect(found.place, "ContentTemplateSequence", identified, [template or "1501"])
         if group.segment_number is not None:
-            yield from _same_segment(found, group, segs, pointing=segmented)
+            yield from _same_segment(found, group, segs if segmented else (), order)
             series = order.source.acquisition.series_instance_uid
             if segmented:
                 yield from expect(found.place, "SourceSeries", found.words("source_series_for_segmentation"), [series])
@@ -367,18 +369,22 @@ def _equal(found: Number, wanted: Number) -> bool:
     return found[0] == wanted[0] and found[2] == wanted[2] and close
 
 
-def _same_segment(found: Item, group: MeasurementGroup, segs: Sequence[Seen], *, pointing: bool) -> Iterator[Fault]:
-    """The group points at its own segment, under the tracking UID that the segment bears."""
-    for seg in (one.dataset for one in segs):
-        numbered = {s.get("SegmentNumber"): s for s in items(seg, "SegmentSequence")}
-        pointed = [r for item in found.of("referenced_segment") for r in items(item.dataset, "ReferencedSOPSequence")]
-        wanted = [(text(seg, "SOPInstanceUID"), group.segment_number)]
-        found_there = [(text(r, "ReferencedSOPInstanceUID"), r.get("ReferencedSegmentNumber")) for r in pointed]
-        if pointing and found_there != wanted:
-            yield Fault(found.place, f"does not point at segment {group.segment_number} of the SEG")
-        segment = numbered.get(group.segment_number)
-        if segment is not None and found.words("tracking_unique_identifier") != [text(segment, "TrackingUID")]:
-            yield Fault(found.place, "is tracked under another UID than its segment")
+def _same_segment(found: Item, group: MeasurementGroup, segs: Sequence[Seen], order: Order) -> Iterator[Fault]:
+    """The group points at its own segment where a mask of the set has it, and is tracked as it is."""
+    pointed = [r for item in found.of("referenced_segment") for r in items(item.dataset, "ReferencedSOPSequence")]
+    there = [(text(r, "ReferencedSOPInstanceUID"), r.get("ReferencedSegmentNumber")) for r in pointed]
+    wanted = [
+        [(text(seg.dataset, "SOPInstanceUID"), number)]
+        for seg in segs
+        for number, of_findings in found_in(seg.dataset, order).items()
+        if of_findings == group.segment_number
+    ]
+    if segs and there not in wanted:
+        yield Fault(found.place, f"does not point at segment {group.segment_number} of the findings")
+    if group.segment_number and found.words("tracking_unique_identifier") != [
+        order.uid("tracking", group.segment_number)
+    ]:
+        yield Fault(found.place, "is tracked under another UID than its segment")
 
 
 def _same_volume(found: Item, wanted_ml: float) -> Iterator[Fault]:

@@ -13,10 +13,15 @@ from functools import cached_property
 from io import BytesIO
 from typing import Any, Protocol
 
+import numpy as np
 import pydicom
+from imagecodecs import dicomrle_decode
+from numpy.typing import NDArray
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
 from pydicom.filereader import read_dataset
+from pydicom.uid import RLELossless
 
 from dicom_sr import codes, pixels
 from dicom_sr.checks.fault import Fault, code_of, every, items, numbers, same, text
@@ -131,6 +136,24 @@ class Seen:
     def sop_class(self) -> str:
         """What kind of object it is."""
         return text(self.dataset, "SOPClassUID")
+
+    @cached_property
+    def run_lengths(self) -> NDArray[Any] | None:
+        """Stored values of RLE pixels, flat; None where they are compressed otherwise or are not what is announced.
+
+        imagecodecs is a hundred times as fast as pydicom.
+        """
+        dataset = self.dataset
+        if dataset.file_meta.get("TransferSyntaxUID") != RLELossless:
+            return None
+        count, size = int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows) * int(dataset.Columns)
+        wide = np.dtype(f"<u{int(dataset.BitsAllocated) // 8}")
+        try:
+            frames = list(generate_frames(bytes(self.pixels), number_of_frames=count))
+            planes = [np.frombuffer(dicomrle_decode(frame, wide), wide, size) for frame in frames]
+        except (RuntimeError, ValueError, struct.error):
+            return None
+        return np.concatenate(planes) if len(planes) == count else None
 
     @cached_property
     def root(self) -> Item:

@@ -7,7 +7,7 @@ Source:  PS3.3 A.51, C.7.6.16, C.7.6.17, C.8.20.2; PS3.5 8.1.1
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,8 @@ def alone(seen: Seen) -> Iterator[Fault]:
     if "FrameOfReferenceUID" in dataset:
         yield from missing(dataset, ("FrameOfReferenceUID",), ("PositionReferenceIndicator",), place)
     kind = text(dataset, "SegmentationType")
+    if kind == "LABELMAP":
+        yield from _described(seen)
     bits, interpretations = PICTURE.get(kind, ((), ()))
     if bits:
         yield from one_of(place, "BitsAllocated", str(dataset.get("BitsAllocated")), map(str, bits))
@@ -105,6 +107,8 @@ def beside(seen: Seen, around: Around) -> Iterator[Fault]:
         yield from _on_source(seen, around.source, around.order)
     if around.order is not None:
         yield from _as_found(seen.dataset, around.order, seen.place)
+        first = next(one for one in around.objects if one.sop_class in SOP_CLASSES)
+        yield from delineated(around.objects, around.order) if seen is first else ()
 
 
 def _on_source(seen: Seen, source: SourceSeries, order: Order | None) -> Iterator[Fault]:
@@ -130,13 +134,39 @@ def _on_source(seen: Seen, source: SourceSeries, order: Order | None) -> Iterato
             yield from _derivation(frame, plane, source, where, whole=order is not None)
     if order is None or None in planes or len(planes) != masks.shape(seen)[0]:
         return
+    findings, numbers = order.findings, found_in(dataset, order)
+    layers = layer_of(findings.layers, findings.voxels)
     if text(dataset, "SegmentationType") == "LABELMAP":
-        for layer in order.findings.layers:
+        for layer in {id(layer): layer for number, layer in layers.items() if number in numbers.values()}.values():
             yield from masks.labelled(seen, planes, layer)
     elif text(dataset, "SegmentationType") == "BINARY":
-        placed = [(frame.number or 0, plane or 0) for frame, plane in zip(seen.frames, planes, strict=True)]
-        findings = order.findings
-        yield from masks.binary(seen, placed, layer_of(findings.layers, findings.voxels), findings.voxels)
+        placed = [
+            (numbers.get(frame.number or 0, 0), plane or 0) for frame, plane in zip(seen.frames, planes, strict=True)
+        ]
+        mine = {number: layers[number] for number in numbers.values()}
+        yield from masks.binary(seen, placed, mine, {number: findings.voxels[number] for number in mine})
+
+
+def found_in(dataset: Dataset, order: Order) -> dict[int, int]:
+    """Which segment of the findings each SegmentNumber stands for, by the UID under which it is tracked."""
+    known = {order.uid("tracking", segment.number): segment.number for segment in order.findings.segments}
+    described = items(dataset, "SegmentSequence")
+    return {
+        int(item.SegmentNumber): known[text(item, "TrackingUID")]
+        for item in described
+        if item.get("SegmentNumber") and text(item, "TrackingUID") in known
+    }
+
+
+def delineated(objects: Sequence[Seen], order: Order) -> Iterator[Fault]:
+    """The masks of a set delineate each segment of the findings, each once; no fault where there are none."""
+    masked = [one for one in objects if text(one.dataset, "SegmentationType") in ("BINARY", "LABELMAP")]
+    for kind in sorted({text(one.dataset, "SegmentationType") for one in masked}):
+        of_kind = [one.dataset for one in masked if text(one.dataset, "SegmentationType") == kind]
+        found = sorted(number for dataset in of_kind for number in found_in(dataset, order).values())
+        wanted = [segment.number for segment in order.findings.segments]
+        if found != wanted:
+            yield Fault(f"{kind}.SegmentSequence", f"has the segments {found}, {wanted} were found")
 
 
 def layer_of(layers: tuple[LabelMap, ...], voxels: Mapping[int, int]) -> dict[int, LabelMap]:
@@ -189,6 +219,15 @@ def _segments(dataset: Dataset, place: str) -> Iterator[Fault]:
             if code_of(segment, keyword) is None:
                 yield Fault(f"{where}.{keyword}", "is not one code")
         yield from _laterality(segment, where)
+
+
+def _described(seen: Seen) -> Iterator[Fault]:
+    """Every value of a LABELMAP's pixels is described by a segment, 0 by the background (PS3.3 C.8.20.2.3)."""
+    if seen.ours and not any(True for _ in masks.lengths(seen)):
+        known = {int(item.get("SegmentNumber", -1)) for item in items(seen.dataset, "SegmentSequence")}
+        strangers = sorted({int(value) for value in np.unique(masks.values(seen))} - known)
+        if strangers:
+            yield Fault(f"{seen.place}.SegmentSequence", f"does not describe the pixel values {strangers}")
 
 
 def _laterality(segment: Dataset, place: str) -> Iterator[Fault]:
@@ -301,18 +340,22 @@ def _derivation(frame: FrameOf, index: int, source: SourceSeries, where: str, *,
 
 def _as_found(dataset: Dataset, order: Order, place: str) -> Iterator[Fault]:
     """Its segments are the ones that were found: label, codes, side and tracking."""
-    described = items(dataset, "SegmentSequence")
-    if len(described) != len(order.findings.segments):
-        yield Fault(
-            f"{place}.SegmentSequence", f"has {len(described)} items, {len(order.findings.segments)} were found"
-        )
-        return
-    for (where, item), found in zip(every(dataset, "SegmentSequence", place), order.findings.segments, strict=True):
+    numbers, by_value = found_in(dataset, order), text(dataset, "SegmentationType") == "LABELMAP"
+    segments = {segment.number: segment for segment in order.findings.segments}
+    for where, item in every(dataset, "SegmentSequence", place):
+        number = int(item.get("SegmentNumber") or 0)
+        if by_value and number == 0:  # the background
+            continue
+        if number not in numbers:
+            yield Fault(f"{where}.TrackingUID", "is that of no segment that was found")
+            continue
+        found = segments[numbers[number]]
+        if by_value:
+            yield from expect(where, "SegmentNumber", number, found.number)
         for keyword in ("TrackingID", "RecommendedDisplayCIELabValue"):
             if not text(item, keyword):
                 yield Fault(f"{where}.{keyword}", "is missing")
         yield from expect(where, "SegmentLabel", text(item, "SegmentLabel"), found.label)
-        yield from expect(where, "TrackingUID", text(item, "TrackingUID"), order.uid("tracking", found.number))
         types = items(item, "SegmentedPropertyTypeCodeSequence")
         side = code_of(types[0], "SegmentedPropertyTypeModifierCodeSequence") if types else None
         for keyword, coded, wanted in (

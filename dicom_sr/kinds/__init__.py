@@ -36,6 +36,8 @@ class Built:
     """The whole DICOM file, preamble and File Meta Information included (PS3.10 7.1)."""
     ordinal: int = 0
     """Which of the objects of its kind; they share a series."""
+    segments: Mapping[int, int] = field(default_factory=dict)
+    """Of a segmentation: the SegmentNumber in it of each segment of the findings that it delineates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

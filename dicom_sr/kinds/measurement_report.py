@@ -16,14 +16,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
-from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage, SegmentationStorage
+from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
 
 from dicom_sr import codes, outline
 from dicom_sr.elements import Elements, code, elements
 from dicom_sr.header import MANUFACTURER, REQUEST, device, written
 from dicom_sr.kinds import Built, Order
 from dicom_sr.nouns import Box, Code, Evaluation, Measurement, MeasurementGroup, NotFound
-from dicom_sr.references import evidence, frame_of_reference, instance, instances, tracking
+from dicom_sr.references import delineated, evidence, frame_of_reference, instance, instances, tracking
 from dicom_sr.script import Script
 
 KIND = "measurement_report"
@@ -82,8 +82,8 @@ def template(order: Order, group: MeasurementGroup) -> str:
     numbered = any(measurement.value is not None for measurement in group.measurements)
     if drawn(order, group) is not None:
         return "1501" if order.tracking == "cornerstone" and numbered else "1410"
-    seg = any(built.sop_class_uid == SegmentationStorage for built in order.companions)
-    return "1411" if (group.segment_number is not None and seg) or group.box is not None else "1501"
+    seg = group.segment_number is not None and delineated(order, group.segment_number) is not None
+    return "1411" if seg or group.box is not None else "1501"
 
 
 def document(order: Order, script: Script) -> Elements:
@@ -208,7 +208,7 @@ class Writer:
         """One measurement group, by the template that fits what it lies on."""
         order, segment = self.order, group.segment_number
         kind, line = template(order, group), drawn(order, group)
-        seg = next((built for built in order.companions if built.sop_class_uid == SegmentationStorage), None)
+        at = delineated(order, segment) if segment else None
         name, uid = tracking(order, segment) if segment else (group.label, order.uid("finding", number))
         tool = {"POINT": "Probe", "POLYLINE": "PlanarFreehandROI"}[line.graphic_type] if line else ""
         category = [s.category for s in order.findings.segments if s.number == segment]
@@ -219,7 +219,7 @@ class Writer:
             *(self._code("CONTAINS", "finding_category", found) for found in category if volumetric),
             self._code("CONTAINS", "finding", group.finding),
             self._site(group.site, group.laterality),
-            *(self._segment(seg, segment) if seg and segment and volumetric else ()),
+            *(self._segment(*at) if at and volumetric else ()),
             *(self._surface(group.box) if group.box and volumetric else ()),
             *([self._line("CONTAINS", "image_region", line)] if line and kind == "1410" else ()),
             *(self._made_from() if volumetric else ()),

@@ -9,18 +9,20 @@ Source:  PS3.3 A.51, C.8.20.2, C.7.6.16, C.7.6.17
 """
 
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import groupby
 from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 from pydicom.uid import SegmentationStorage
 
 from dicom_sr import codes
 from dicom_sr.elements import Elements, Text, code, element, elements, item, tag_of
-from dicom_sr.header import written
+from dicom_sr.header import letterhead, on_letterhead
 from dicom_sr.kinds import Built, Order
 from dicom_sr.nouns import Code, LabelMap, Segment
 from dicom_sr.references import frame_of_reference, instance, referenced_series, source_instances, tracking
@@ -45,22 +47,70 @@ class Rows:
     layer: NDArray[np.int32]
 
 
-def build(order: Order) -> Built | None:
-    """The SEG of these findings, or None when they delineate nothing."""
+class Settings(BaseModel):
+    """How large a SEG may be."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    split_frames_above: int | None = Field(
+        None, ge=1, description="Frames from which on the segments are spread over several SEGs"
+    )
+
+
+def build(order: Order) -> Built | tuple[Built, ...] | None:
+    """The SEG of these findings, several where it would have too many frames, None when they delineate nothing."""
     findings = order.findings
     if findings.labels is None or not findings.segments:
         return None
-    layers, rows = findings.layers, occupied(findings.layers, len(findings.segments))
-    frames = evened(frames_of(rows), findings.labels.shape)
+    rows = occupied(findings.layers, len(findings.segments))
+    settings = Settings.model_validate(order.settings.get(KIND, {}))
+    made = [
+        _part(order, rows, frames, ordinal)
+        for ordinal, frames in enumerate(parts(frames_of(rows), settings.split_frames_above))
+    ]
+    return made[0] if len(made) == 1 else tuple(made)
+
+
+def _part(order: Order, rows: Rows, frames: list[Frame], ordinal: int) -> Built:
+    """The SEG with these frames; its segments are numbered from 1, as PS3.3 C.8.20.2 wants of each object."""
+    findings = order.findings
+    layers, there = findings.layers, {number for number, _ in frames}
+    frames = evened(frames, layers[0].shape)
     pixels = packed(layers, frames, rows)
+    mine = [segment for segment in findings.segments if segment.number in there]
+    numbers = {segment.number: local for local, segment in enumerate(mine, start=1)}
+    local_frames = [(numbers[number], plane) for number, plane in frames]
+    overlapping = overlap([layers[index] for index in sorted({int(rows.layer[number]) for number in numbers})])
 
     def content(script: Script) -> tuple[Elements, list[Code]]:
-        own = image(order, frames, script) | segments(order, script)
-        own |= references(order.source) | dimensions(order, frames)
-        used = [part for s in findings.segments for part in (s.category, s.type, s.laterality) if part is not None]
-        return own | {tag_of("PixelData"): pixels}, used
+        own = image(order, len(frames), script, overlapping=overlapping) | segments(order, script, numbers)
+        own |= references(order.source)
+        own |= dimensions(order, local_frames, uid=order.uid(f"{KIND}.dimension", ordinal), several=len(mine) > 1)
+        return own | {tag_of("PixelData"): pixels}, codes_of(mine)
 
-    return written(order, kind=KIND, sop_class_uid=SegmentationStorage, modality="SEG", content=content)
+    head = letterhead(order, KIND, ordinal=ordinal)
+    built = on_letterhead(head, kind=KIND, sop_class_uid=SegmentationStorage, modality="SEG", content=content)
+    return replace(built, segments=numbers)
+
+
+def codes_of(described: Iterable[Segment]) -> list[Code]:
+    """The codes that describe these segments."""
+    return [part for s in described for part in (s.category, s.type, s.laterality) if part is not None]
+
+
+def parts(frames: list[Frame], above: int | None) -> list[list[Frame]]:
+    """The frames of each object: segments in their order, so many as do not exceed `above`, one always.
+
+    A segment stays whole, since a report points at it in one object.
+    """
+    if above is None or len(frames) <= above:
+        return [frames]
+    made: list[list[Frame]] = [[]]
+    for _, of_segment in groupby(frames, key=lambda frame: frame[0]):
+        whole = list(of_segment)
+        if made[-1] and len(made[-1]) + len(whole) > above:
+            made.append([])
+        made[-1] += whole
+    return made
 
 
 def occupied(layers: Sequence[LabelMap], highest: int) -> Rows:
@@ -157,7 +207,9 @@ def overlap(layers: Sequence[LabelMap]) -> bool:
     )
 
 
-def image(order: Order, frames: Sequence[Frame], script: Script) -> Elements:
+def image(
+    order: Order, frames: int, script: Script, *, type: str = "BINARY", bits: int = 1, overlapping: bool = False
+) -> Elements:
     """Image Pixel and Segmentation Image modules, less the segments."""
     source = order.source
     lossy = script.copied(source.header, ("LossyImageCompressionRatio", "LossyImageCompressionMethod"))
@@ -166,16 +218,16 @@ def image(order: Order, frames: Sequence[Frame], script: Script) -> Elements:
             ImageType=("DERIVED", "PRIMARY"),
             SamplesPerPixel=1,
             PhotometricInterpretation="MONOCHROME2",
-            NumberOfFrames=len(frames),
+            NumberOfFrames=frames,
             Rows=source.shape[1],
             Columns=source.shape[2],
-            BitsAllocated=1,
-            BitsStored=1,
-            HighBit=0,
+            BitsAllocated=bits,
+            BitsStored=bits,
+            HighBit=bits - 1,
             PixelRepresentation=0,
             LossyImageCompression="01" if source.acquisition.lossy else "00",
-            SegmentationType="BINARY",
-            SegmentsOverlap="YES" if overlap(order.findings.layers) else "NO",
+            SegmentationType=type,
+            SegmentsOverlap="YES" if overlapping else "NO",
             ContentLabel="SEGMENTATION",
             PresentationLUTShape="IDENTITY",
             PositionReferenceIndicator=None,
@@ -186,17 +238,22 @@ def image(order: Order, frames: Sequence[Frame], script: Script) -> Elements:
     )
 
 
-def segments(order: Order, text: Text) -> Elements:
-    """SegmentSequence, and what the content is called."""
+def segments(order: Order, text: Text, numbers: Mapping[int, int], before: Sequence[Elements] = ()) -> Elements:
+    """SegmentSequence, of the segments of the findings that have a number here, and what the content is called."""
+    described = [
+        _segment(order, segment, numbers[segment.number], text)
+        for segment in order.findings.segments
+        if segment.number in numbers
+    ]
     return elements(
         text,
         ContentDescription=order.title[:64],
         ContentCreatorName=None,
-        SegmentSequence=[_segment(order, segment, text) for segment in order.findings.segments],
+        SegmentSequence=[*before, *described],
     )
 
 
-def _segment(order: Order, segment: Segment, text: Text) -> Elements:
+def _segment(order: Order, segment: Segment, number: int, text: Text) -> Elements:
     algorithm = order.findings.algorithm
     laterality = (
         elements(SegmentedPropertyTypeModifierCodeSequence=[code(segment.laterality, text)])
@@ -206,7 +263,7 @@ def _segment(order: Order, segment: Segment, text: Text) -> Elements:
     tracking_id, tracking_uid = tracking(order, segment.number)
     return elements(
         text,
-        SegmentNumber=segment.number,
+        SegmentNumber=number,
         SegmentLabel=segment.label,
         SegmentedPropertyCategoryCodeSequence=[code(segment.category, text)],
         SegmentedPropertyTypeCodeSequence=[code(segment.type, text) | laterality],
@@ -234,15 +291,18 @@ def references(source: SourceSeries) -> Elements:
     )
 
 
-def dimensions(order: Order, frames: Sequence[Frame]) -> Elements:
-    """Multi-frame Functional Groups and Multi-frame Dimension modules."""
-    source, uid = order.source, order.uid(f"{KIND}.dimension", 0)
+def dimensions(order: Order, frames: Sequence[Frame], *, uid: str, several: bool, by_value: bool = False) -> Elements:
+    """Multi-frame Functional Groups and Multi-frame Dimension modules.
+
+    `several` segments have a functional group in each frame, one has it in all; `by_value` none has any, since pixel
+    values say it.
+    """
+    source = order.source
     used = sorted({plane for _, plane in frames}, reverse=True)
-    several = len(order.findings.segments) > 1
     along = [
         ("ReferencedSegmentNumber", "SegmentIdentificationSequence", "Referenced Segment Number"),
         ("ImagePositionPatient", "PlanePositionSequence", "Image Position Patient"),
-    ]
+    ][1 if by_value else 0 :]
     stack = not several and len(used) > 1 and used[0] - used[-1] == len(used) - 1
     return elements(
         DimensionOrganizationSequence=[elements(DimensionOrganizationUID=uid)],
@@ -257,13 +317,14 @@ def dimensions(order: Order, frames: Sequence[Frame]) -> Elements:
         ],
         **{"DimensionOrganizationType": "3D"} if stack else {},
         SharedFunctionalGroupsSequence=[
-            _grid(source) | ({} if several else elements(SegmentIdentificationSequence=[_identified(1)]))
+            grid(source) | ({} if several or by_value else elements(SegmentIdentificationSequence=[_identified(1)]))
         ],
-        PerFrameFunctionalGroupsSequence=_per_frame(source, frames, used, several),
+        PerFrameFunctionalGroupsSequence=_per_frame(source, frames, used, several=several, by_value=by_value),
     )
 
 
-def _grid(source: SourceSeries) -> Elements:
+def grid(source: SourceSeries) -> Elements:
+    """The functional groups of orientation and spacing, which all frames share."""
     plane = source.planes[0]
     between = float(np.linalg.norm(source.affine[:3, 0]))
     measures = elements(SliceThickness=plane.thickness or between, PixelSpacing=plane.spacing)
@@ -279,25 +340,29 @@ def _identified(number: int) -> Elements:
     return elements(ReferencedSegmentNumber=number)
 
 
-def _per_frame(source: SourceSeries, frames: Sequence[Frame], used: Sequence[int], several: bool) -> bytes:
+def _per_frame(
+    source: SourceSeries, frames: Sequence[Frame], used: Sequence[int], *, several: bool, by_value: bool
+) -> bytes:
     """The value of PerFrameFunctionalGroupsSequence: a template per plane, filled in per frame.
 
     Order of the groups is that of their tags: derivation, frame content, plane position, segment identification.
     """
-    content = element("FrameContentSequence", [elements(DimensionIndexValues=(0, 0))])[:-8]
-    identification = element("SegmentIdentificationSequence", [_identified(0)])[:-2] if several else b""
+    number_of_bytes = 4 if by_value else 8
+    zeros = (0,) if by_value else (0, 0)
+    content = element("FrameContentSequence", [elements(DimensionIndexValues=zeros)])[:-number_of_bytes]
+    identification = element("SegmentIdentificationSequence", [_identified(0)])[:-2]
     parts: list[bytes] = []
     rank = {plane: index for index, plane in enumerate(used, start=1)}
-    ends = {plane: _derived(source.planes[plane]) for plane in used}
+    ends = {plane: derived(source.planes[plane]) for plane in used}
     for number, plane in frames:
         derivation, position = ends[plane]
-        indices = struct.pack("<II", number, rank[plane])
+        indices = struct.pack("<I", rank[plane]) if by_value else struct.pack("<II", number, rank[plane])
         tail = identification + struct.pack("<H", number) if several else b""
         parts.append(item(b"".join((derivation, content, indices, position, tail))))
     return b"".join(parts)
 
 
-def _derived(plane: Plane) -> tuple[bytes, bytes]:
+def derived(plane: Plane) -> tuple[bytes, bytes]:
     """Encoded DerivationImageSequence and PlanePositionSequence of this plane's frames."""
     derivation = element(
         "DerivationImageSequence",

@@ -29,6 +29,7 @@ from router.domain.query import UNIQUE, Query
 
 MODALITIES: Mapping[str, str] = {
     "segmentation": "SEG",
+    "label_map": "SEG",
     "measurement_report": "SR",
     "key_objects": "KO",
     "presentation_state": "PR",

@@ -17,13 +17,19 @@ from pydicom.uid import (
 )
 
 from dicom_sr.kinds import SRClass, Tracking
+from dicom_sr.uids import LABEL_MAP_SEGMENTATION_STORAGE
 from router.config import Section
 
 
 class Profile(Section):
     """What a destination gets. The report is sent last, and references everything else in the set."""
 
-    seg: Literal["binary", "none"] = Field("binary", description="Segmentation")
+    seg: Literal["binary", "labelmap", "none"] = Field(
+        "binary", description="Segmentation: a mask a segment, or one map of labels, run-length encoded"
+    )
+    split_frames_above: int | None = Field(
+        None, ge=100, description="Frames of a binary SEG from which on its segments are spread over several"
+    )
     sr: SRClass | Literal["none"] = Field("comprehensive3d", description="Structured report, and its class")
     tracking: Tracking = Field("plain", description="cornerstone: measured segments as outlines that OHIF takes over")
     overlay: Literal["none", "key", "all"] = Field("none", description="Slices with the segments drawn in")
@@ -43,7 +49,8 @@ class Profile(Section):
     def kinds(self) -> tuple[str, ...]:
         """Result kinds in the order in which they are built and sent."""
         wanted = {
-            "segmentation": self.seg != "none",
+            "segmentation": self.seg == "binary",
+            "label_map": self.seg == "labelmap",
             "overlay": self.overlay != "none",
             "summary": self.summary,
             "presentation_state": self.gsps,
@@ -57,7 +64,12 @@ class Profile(Section):
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
         """What the kinds that have choices are told."""
-        return {"overlay": {"slices": self.overlay}} if self.overlay != "none" else {}
+        wanted: dict[str, dict[str, Any]] = {}
+        if self.split_frames_above is not None:
+            wanted["segmentation"] = {"split_frames_above": self.split_frames_above}
+        if self.overlay != "none":
+            wanted["overlay"] = {"slices": self.overlay}
+        return wanted
 
     def canonical(self) -> str:
         """One text for equal profiles: what a result set is known by, and a part of the UIDs in it."""
@@ -66,12 +78,15 @@ class Profile(Section):
     def without(self, sop_class_uids: frozenset[str]) -> "Profile | None":
         """What a destination that refuses these SOP classes gets instead; None where nothing is left.
 
-        A refused segmentation becomes key slices with the segments drawn in, a refused report one of a simpler class,
-        and where no class is taken the page of measurements, unless those are refused, too.
+        A refused label map becomes a binary SEG, a refused segmentation key slices with the segments drawn in, a
+        refused report one of a simpler class, and where no class is taken the page of measurements, unless those are
+        refused, too.
         """
         refused = {field for uid, field in FIELDS.items() if uid in sop_class_uids}
         pictures = "pictures" not in refused
-        changed: dict[str, Any] = {"seg": "none"} if "seg" in refused else {}
+        changed: dict[str, Any] = {}
+        if {"binary": "seg", "labelmap": "label map"}.get(self.seg) in refused:
+            changed["seg"] = "binary" if self.seg == "labelmap" and "seg" not in refused else "none"
         classes = [name for name in REPORTS if f"sr {name}" not in refused]
         later = [name for name in classes if self.sr != "none" and REPORTS.index(name) >= REPORTS.index(self.sr)]
         if self.sr != "none" and self.sr not in later:
@@ -79,7 +94,7 @@ class Profile(Section):
         changed |= {name: False for name in ("gsps", "rtstruct", "pdf", "key_objects") if name in refused}
         if not pictures:
             changed |= {"overlay": "none", "summary": False}
-        elif self.overlay == "none" and "seg" in refused and self.seg != "none":
+        elif self.overlay == "none" and changed.get("seg") == "none":
             changed["overlay"] = "key"
         if pictures and changed.get("sr") == "none":
             changed["summary"] = True
@@ -92,6 +107,7 @@ REPORTS: tuple[SRClass, ...] = ("comprehensive3d", "comprehensive", "enhanced")
 
 FIELDS: dict[str, str] = {
     str(SegmentationStorage): "seg",
+    LABEL_MAP_SEGMENTATION_STORAGE: "label map",
     str(Comprehensive3DSRStorage): "sr comprehensive3d",
     str(ComprehensiveSRStorage): "sr comprehensive",
     str(EnhancedSRStorage): "sr enhanced",

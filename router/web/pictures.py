@@ -11,7 +11,6 @@ import pydicom
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import SegmentationStorage
 
 from dicom_sr import pixels, readback, source
 from dicom_sr.nouns import LabelMap, Segment, Volume
@@ -20,6 +19,9 @@ from router.db import instances, jobs, results
 from router.db.engine import reading
 from router.domain.job import Lane
 from router.node import Node
+
+MASKS = ("segmentation", "label_map")
+"""Kinds of results that say where segments lie."""
 
 PRESETS: dict[str, tuple[float, float]] = {
     "lung": (-600, 1500),
@@ -103,17 +105,14 @@ class Pictures:
             if job.lane is not Lane.INFER or job.series_instance_uid is None:
                 raise NothingToSee(f"job {job_id} reads no images", remedy="Look at the job that made its results")
             rows = instances.of_series(connection, job.study_instance_uid, job.series_instance_uid)
-            made = [
-                one
-                for kept in results.sets_of_job(connection, job_id)
-                for one in results.of_set(connection, kept.id)
-                if one.sop_class_uid == SegmentationStorage
-            ]
+            sets = [results.of_set(connection, kept.id) for kept in results.sets_of_job(connection, job_id)]
+            of_sets = [[one for one in objects if one.kind in MASKS] for objects in sets]
+            made = next((objects for objects in of_sets if objects), [])
         store = self.node.store
         try:
             series = source.read([store.path(row.path) for row in rows])
             volume = pixels.load(series)
-            found = readback.findings(pydicom.dcmread(store.path(made[0].path)), series) if made else None
+            found = readback.together([pydicom.dcmread(store.path(one.path)) for one in made], series) if made else None
         except (OSError, InvalidDicomError) as error:
             raise NothingToSee(
                 f"the files of job {job_id} cannot be read ({type(error).__name__})",

@@ -9,8 +9,8 @@ from router.destinations import Profile
 from router.destinations._profile import FIELDS, READY
 from router.destinations.folder import Settings
 
-SEG, SR, SC = (next(uid for uid, field in FIELDS.items() if field == name) for name in
-               ("seg", "sr comprehensive3d", "pictures"))  # fmt: skip
+SEG, LABEL_MAP, SR, SC = (next(uid for uid, field in FIELDS.items() if field == name) for name in
+               ("seg", "label map", "sr comprehensive3d", "pictures"))  # fmt: skip
 
 
 def chosen(profile: object) -> Profile:
@@ -45,9 +45,24 @@ def test_a_refused_segmentation_becomes_key_slices_and_a_refused_report_a_simple
     assert Profile().without(frozenset(FIELDS)) is None
 
 
+def test_a_refused_label_map_becomes_a_binary_segmentation_and_then_key_slices():
+    profile = Profile(seg="labelmap")
+    assert profile.kinds == ("label_map", "measurement_report")
+    assert profile.without(frozenset([LABEL_MAP])) == Profile()
+    assert profile.without(frozenset([SEG])) == profile
+    assert profile.without(frozenset([SEG, LABEL_MAP])) == Profile(seg="none", overlay="key")
+
+
+def test_a_profile_says_from_how_many_frames_on_a_segmentation_is_split():
+    assert Profile(split_frames_above=2000).settings == {"segmentation": {"split_frames_above": 2000}}
+    assert Profile(split_frames_above=2000).canonical() != Profile().canonical()
+    with pytest.raises(ValidationError, match="split_frames_above"):
+        Profile(split_frames_above=1)
+
+
 @given(
     st.builds(
-        Profile, sr=st.sampled_from(["comprehensive3d", "comprehensive", "enhanced"]),
+        Profile, seg=st.sampled_from(["binary", "labelmap", "none"]), sr=st.sampled_from(["comprehensive3d", "comprehensive", "enhanced"]),
         overlay=st.sampled_from(["none", "key", "all"]), summary=st.booleans(), key_objects=st.booleans(),
     ),
     st.frozensets(st.sampled_from(sorted(FIELDS))),
@@ -58,6 +73,7 @@ def test_nothing_refused_is_in_what_comes_instead(profile: Profile, refused: fro
         return
     fields = {FIELDS[uid] for uid in refused}
     assert not ("seg" in fields and "segmentation" in instead.kinds)
+    assert not ("label map" in fields and "label_map" in instead.kinds)
     assert not ("pictures" in fields and {"overlay", "summary"} & set(instead.kinds))
     assert f"sr {instead.sr}" not in fields
     assert instead.without(refused) == instead

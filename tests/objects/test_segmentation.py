@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.sr.coding import Code as PydicomCode
 
-from dicom_sr import codes
-from dicom_sr.check import check
+from dicom_sr import codes, readback, result_set
+from dicom_sr.check import GateClosed, check
 from dicom_sr.checks.report import voxel_ml
 from dicom_sr.elements import tag_of
-from dicom_sr.kinds import Order, segmentation
+from dicom_sr.kinds import Built, Order, segmentation
 from dicom_sr.nouns import Findings
 from tests.objects import conftest as make
 
@@ -103,15 +103,16 @@ def test_packed_pixels_unpack_to_the_masks(planes: int, rows: int, columns: int,
     assert len(set(frames)) == len(frames)
 
 
-def of_highdicom(order: Order) -> pydicom.Dataset:
+def of_highdicom(order: Order, *, kind: str = "BINARY", ours: pydicom.Dataset | None = None) -> pydicom.Dataset:
     """What highdicom writes for the same findings, under the same UIDs."""
     images = [pydicom.dcmread(plane.path) for plane in order.source.planes]
     algorithm = hd.AlgorithmIdentificationSequence(
         name="ct_lung", family=PydicomCode("123110", "DCM", "Artificial Intelligence"), version="1.0.0"
     )
-    ours = pydicom.dcmread(BytesIO(segmentation.build(order).part10))
+    ours = ours or pydicom.dcmread(BytesIO(segmentation.build(order).part10))
     descriptions = []
-    for segment, item in zip(order.findings.segments, ours.SegmentSequence, strict=True):
+    described = [item for item in ours.SegmentSequence if item.SegmentNumber]
+    for segment, item in zip(order.findings.segments, described, strict=True):
         described = hd.seg.SegmentDescription(
             segment_number=segment.number,
             segment_label=segment.label,
@@ -131,7 +132,7 @@ def of_highdicom(order: Order) -> pydicom.Dataset:
     return hd.seg.Segmentation(
         source_images=images,
         pixel_array=order.findings.labels,
-        segmentation_type="BINARY",
+        segmentation_type=kind,
         segment_descriptions=descriptions,
         series_instance_uid=ours.SeriesInstanceUID,
         series_number=9000,
@@ -317,3 +318,46 @@ def rgb_of(lab: tuple[int, int, int]) -> list[int]:
 @pytest.mark.parametrize("rgb", [(0, 0, 0), (255, 255, 255), (86, 180, 233), (230, 159, 0), (255, 0, 0), (0, 0, 255)])
 def test_viewers_see_the_colour_that_was_asked_for(rgb: tuple[int, int, int]):
     assert np.abs(np.subtract(rgb_of(segmentation.cielab(rgb)), rgb)).max() <= 2
+
+
+def parts_of(order: Order, above: int) -> list[Built]:
+    """The SEGs of an order that wants no more frames in one than so many."""
+    built = segmentation.build(replace(order, settings={"segmentation": {"split_frames_above": above}}))
+    return list(built) if isinstance(built, tuple) else [built]
+
+
+def test_a_segmentation_with_too_many_frames_is_split_between_segments(chest: Order):
+    whole = pydicom.dcmread(BytesIO(segmentation.build(chest).part10))
+    assert parts_of(chest, whole.NumberOfFrames)[0].part10 == segmentation.build(chest).part10
+    parts = parts_of(chest, whole.NumberOfFrames - 1)
+    assert [dict(part.segments) for part in parts] == [{1: 1}, {2: 1}]
+    datasets = [pydicom.dcmread(BytesIO(part.part10)) for part in parts]
+    assert len({ds.SOPInstanceUID for ds in datasets}) == 2
+    assert len({ds.SeriesInstanceUID for ds in datasets}) == len({ds.SeriesNumber for ds in datasets}) == 1
+    assert [ds.InstanceNumber for ds in datasets] == [1, 2]
+    for number, part in enumerate(parts, start=1):
+        assert np.array_equal(read_back(part.part10, chest), chest.findings.labels == number)
+    # a segment that is larger by itself stays whole
+    assert [dict(part.segments) for part in parts_of(chest, 1)] == [{1: 1}, {2: 1}]
+
+
+def test_a_report_points_at_the_part_in_which_a_segment_lies(chest: Order):
+    order = replace(chest, settings={"segmentation": {"split_frames_above": 1}})
+    first, second, report = result_set.build(("segmentation", "measurement_report"), order)
+    groups = hd.sr.srread(BytesIO(report.part10)).content.get_volumetric_roi_measurement_groups()
+    references = [(group.referenced_segment).ReferencedSOPSequence[0] for group in groups]
+    assert [(one.ReferencedSOPInstanceUID, one.ReferencedSegmentNumber) for one in references] == [
+        (first.sop_instance_uid, 1), (second.sop_instance_uid, 1)]  # fmt: skip
+    with pytest.raises(GateClosed, match="were found"):
+        check([first, report], order)
+    one, other = first.sop_instance_uid.encode(), second.sop_instance_uid.encode()
+    swapped = other.join(part.replace(other, one) for part in report.part10.split(one))
+    with pytest.raises(GateClosed, match="does not point at segment"):
+        check([first, second, replace(report, part10=swapped)], order)
+
+
+def test_a_console_sees_the_parts_of_a_segmentation_as_one(chest: Order):
+    parts = [pydicom.dcmread(BytesIO(part.part10)) for part in parts_of(chest, 1)]
+    seen = readback.together(parts, chest.source)
+    assert np.array_equal(seen.labels, chest.findings.labels)
+    assert [segment.label for segment in seen.segments] == ["Left lung", "Right lung"]
