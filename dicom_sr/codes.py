@@ -3,7 +3,7 @@
 Four tables lie beside this file. `codes.csv` holds the terms: *pydicom* (a test resolves it), *standard* (CID or TID
 cited) or *own* (scheme 99ISOCENTER, declared in every object that uses it, with its definition). `structures.csv`
 says how a structure is coded and coloured, `quantities.csv` how a number is, `label_sets.csv` what published models
-call structures. A near code is never bent: a structure without a sure one is *own*.
+call structures, and where they were published. A near code is never bent: a structure without a sure one is *own*.
 """
 
 import csv
