@@ -107,7 +107,7 @@ def beside(seen: Seen, around: Around) -> Iterator[Fault]:
         yield from _on_source(seen, around.source, around.order)
     if around.order is not None:
         yield from _as_found(seen.dataset, around.order, seen.place)
-        first = next(one for one in around.objects if one.sop_class in SOP_CLASSES)
+        first = next((one for one in around.objects if one.sop_class in SOP_CLASSES), seen)
         yield from delineated(around.objects, around.order) if seen is first else ()
 
 

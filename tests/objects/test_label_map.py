@@ -84,7 +84,7 @@ def test_a_report_points_into_the_label_map(chest: Order):
     seg, report = result_set.build(("label_map", "measurement_report"), chest)
     assert pydicom.dcmread(BytesIO(seg.part10)).file_meta.TransferSyntaxUID == RLELossless
     groups = hd.sr.srread(BytesIO(report.part10)).content.get_volumetric_roi_measurement_groups()
-    pointed = [group.referenced_segment for group in groups]
+    pointed = [group.referenced_segment[0] for group in groups]
     assert [(p.ReferencedSOPSequence[0].ReferencedSOPClassUID, p.ReferencedSOPSequence[0].ReferencedSegmentNumber)
             for p in pointed] == [(LABEL_MAP_SEGMENTATION_STORAGE, 1), (LABEL_MAP_SEGMENTATION_STORAGE, 2)]  # fmt: skip
     other = changed(report, lambda ds: None)

@@ -20,6 +20,7 @@ from dicom_sr.elements import tag_of
 from dicom_sr.kinds import Built, Order, segmentation
 from dicom_sr.nouns import Findings
 from tests.objects import conftest as make
+from tests.objects.test_gate import changed, group
 
 ORIENTATIONS = {
     "axial": make.AXIAL,
@@ -345,15 +346,18 @@ def test_a_report_points_at_the_part_in_which_a_segment_lies(chest: Order):
     order = replace(chest, settings={"segmentation": {"split_frames_above": 1}})
     first, second, report = result_set.build(("segmentation", "measurement_report"), order)
     groups = hd.sr.srread(BytesIO(report.part10)).content.get_volumetric_roi_measurement_groups()
-    references = [(group.referenced_segment).ReferencedSOPSequence[0] for group in groups]
+    references = [group.referenced_segment[0].ReferencedSOPSequence[0] for group in groups]
     assert [(one.ReferencedSOPInstanceUID, one.ReferencedSegmentNumber) for one in references] == [
         (first.sop_instance_uid, 1), (second.sop_instance_uid, 1)]  # fmt: skip
     with pytest.raises(GateClosed, match="were found"):
         check([first, report], order)
-    one, other = first.sop_instance_uid.encode(), second.sop_instance_uid.encode()
-    swapped = other.join(part.replace(other, one) for part in report.part10.split(one))
+
+    def astray(dataset: pydicom.Dataset) -> None:
+        reference = group(dataset, "Referenced Segment").ReferencedSOPSequence[0]
+        reference.ReferencedSOPInstanceUID = second.sop_instance_uid
+
     with pytest.raises(GateClosed, match="does not point at segment"):
-        check([first, second, replace(report, part10=swapped)], order)
+        check([first, second, changed(report, astray)], order)
 
 
 def test_a_console_sees_the_parts_of_a_segmentation_as_one(chest: Order):
