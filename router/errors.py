@@ -100,6 +100,12 @@
     │   └── UnusableCredentials: a certificate, its key or the list of authorities cannot be used
     ├── trial
     │   └── NothingToTest: no DICOM file lies where a test of the rules was asked for
+    ├── web.dicomweb.asked
+    │   ├── NotHeldHere: the node holds nothing under this name, or its file is gone
+    │   ├── NotAcceptable: nothing that the request takes can be made of what it asks for
+    │   └── WrongQuery: a parameter of a search, or of a picture, says nothing that can be understood
+    ├── web.dicomweb.model
+    │   └── UnreadableObject: a file of the store is not the DICOM object that the index says
     ├── web.pictures
     │   └── NothingToSee: a job has no pictures: it is no inference, or its files are not here any more
     ├── web.server

@@ -115,11 +115,14 @@ HELD_IMAGES: FromClause = instance.join(series, OF_SERIES).join(
     study, study.c.study_instance_uid == instance.c.study_instance_uid
 )
 
-RETRIEVABLE: tuple[tuple[FromClause, Columns, tuple[ColumnElement[bool], ...], ColumnElement[str]], ...] = (
-    (HELD_IMAGES, HELD, (CURRENT,), instance.c.path),
-    (MADE_IN_STUDY, MADE, (RELEASED, STILL_OUT), result.c.path),
+OF_OURS: ColumnElement[str] = literal_column("''")
+
+Files = tuple[ColumnElement[str], ColumnElement[str]]
+RETRIEVABLE: tuple[tuple[FromClause, Columns, tuple[ColumnElement[bool], ...], Files], ...] = (
+    (HELD_IMAGES, HELD, (CURRENT,), (instance.c.path, instance.c.transfer_syntax_uid)),
+    (MADE_IN_STUDY, MADE, (RELEASED, STILL_OUT), (result.c.path, OF_OURS)),
 )
-"""Both kinds of objects: from here, with these columns, under these conditions, in this file."""
+"""Both kinds of objects: from here, with these columns, under these conditions, in this file of this syntax."""
 
 OF_STUDY = instance.c.study_instance_uid == study.c.study_instance_uid
 STUDY_HAS_SOMETHING = or_(
@@ -145,30 +148,33 @@ MADE_SERIES_IS_NOT_HELD = ~exists(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holding:
-    """One object that can be retrieved; `path` is relative to the store."""
+    """One object that can be retrieved; `path` is relative to the store. What we made ourselves names no transfer
+    syntax: it is in Explicit VR Little Endian."""
 
     sop_instance_uid: str
     sop_class_uid: str
     study_instance_uid: str
     path: str
+    series_instance_uid: str = ""
+    transfer_syntax_uid: str = ""
 
 
 def wanted_by(connection: Connection, query: Query, limit: int) -> list[Holding]:
     """What a retrieval wants, study by study and series by series; at most `limit` objects."""
     names = [name for name in (*UNIQUE.values(), "IssuerOfPatientID") if name in query.conditions]
     found: list[Holding] = []
-    for source, columns, where, path in RETRIEVABLE:
+    for source, columns, where, file in RETRIEVABLE:
         asked = [condition(connection, columns, name, query.conditions[name]) for name in names]
-        found += _objects(connection, source, columns, (*where, *asked), path, limit - len(found))
+        found += _objects(connection, source, columns, (*where, *asked), file, limit - len(found))
     return found
 
 
 def of(connection: Connection, sop_instance_uids: Collection[str]) -> dict[str, Holding]:
     """Those of these instances that the node holds as received or has released, by their UIDs."""
     found: dict[str, Holding] = {}
-    for source, columns, where, path in RETRIEVABLE:
+    for source, columns, where, file in RETRIEVABLE:
         asked = columns["SOPInstanceUID"].in_(sop_instance_uids)
-        for one in _objects(connection, source, columns, (*where, asked), path, len(sop_instance_uids)):
+        for one in _objects(connection, source, columns, (*where, asked), file, len(sop_instance_uids)):
             found[one.sop_instance_uid] = one
     return found
 
@@ -178,14 +184,16 @@ def _objects(
     source: FromClause,
     columns: Columns,
     where: Iterable[ColumnElement[bool]],
-    path: ColumnElement[str],
+    file: Files,
     limit: int,
 ) -> list[Holding]:
     wanted = {
         "sop_instance_uid": columns["SOPInstanceUID"],
         "sop_class_uid": columns["SOPClassUID"],
         "study_instance_uid": columns["StudyInstanceUID"],
-        "path": path,
+        "series_instance_uid": columns["SeriesInstanceUID"],
+        "path": file[0],
+        "transfer_syntax_uid": file[1],
     }
     rows = connection.execute(
         select(*(column.label(name) for name, column in wanted.items()))

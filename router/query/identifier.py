@@ -71,6 +71,14 @@ def understand(content: bytes, *, explicit: bool, root: Root, granted: Granted) 
         raise IdentifierDoesNotMatch(
             f"the identifier cannot be read: {error}", remedy="Send a data set in the agreed transfer syntax"
         ) from None
+    return understood(elements, root=root, granted=granted)
+
+
+def understood(elements: Elements, *, root: Root, granted: Granted) -> Request:
+    """The query that these elements are, from wherever they came: C-FIND and QIDO-RS ask alike.
+
+    Raises:  IdentifierDoesNotMatch
+    """
     named = dict(_named(elements))
     level = _level(named)
     encodings = _encodings(elements)

@@ -12,6 +12,7 @@ OPEN: Literal["open"] = "open"
 READING = ("GET", "HEAD")
 WRITING = ("POST",)
 API = "/api/v1"
+DICOMWEB = "/dicom-web"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,29 @@ DOORS: tuple[Door, ...] = (
                 "destinations",
                 "destinations/history",
                 "destinations/diff",
+            )
+        ),
+    ),
+    *_doors(
+        Scope.READ,
+        ("GET",),
+        *(
+            f"{DICOMWEB}/{path}"
+            for path in (
+                "studies",
+                "series",
+                "instances",
+                "studies/{study}",
+                "studies/{study}/metadata",
+                "studies/{study}/series",
+                "studies/{study}/instances",
+                "studies/{study}/series/{series}",
+                "studies/{study}/series/{series}/metadata",
+                "studies/{study}/series/{series}/instances",
+                "studies/{study}/series/{series}/instances/{instance}",
+                "studies/{study}/series/{series}/instances/{instance}/metadata",
+                "studies/{study}/series/{series}/instances/{instance}/frames/{numbers}",
+                "studies/{study}/series/{series}/instances/{instance}/bulkdata/{tag}",
             )
         ),
     ),

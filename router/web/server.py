@@ -12,12 +12,15 @@ from contextlib import asynccontextmanager
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 
 from dicom_sr.problem import Problem
+from router.ingest.quiet import unvalidated
 from router.node import Node
 from router.tls import server_context
 from router.web import api, health, login
+from router.web.dicomweb.routes import routes as dicomweb
+from router.web.doors import DICOMWEB
 from router.web.guard import Guard, Nonces
 from router.web.live import Live
 from router.web.signin import Register
@@ -26,6 +29,9 @@ log = structlog.get_logger()
 
 DRAIN_S = 3
 """How long an open answer, such as a stream of events, may go on once we were asked to stop."""
+
+NOT_COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/dicom", "application/octet-stream", "multipart/related")
+"""Pixels by the hundred megabytes, which take longer to compress than to send."""
 
 
 class PortTaken(Problem):
@@ -38,20 +44,22 @@ def build(node: Node, *, console: bool) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with live.following():
-            yield
+        with unvalidated():
+            async with live.following():
+                yield
 
     app = FastAPI(title="Isocenter", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     tls = node.settings.web.tls
     app.include_router(health.routes(node))
     app.include_router(login.routes(node, tls=tls))
     api.add_to(app, node, live)
+    app.include_router(dicomweb(node), prefix=DICOMWEB)
     if console:
         from router.web import console as pages  # takes a second, which only a window should
 
         pages.add_to(app, node, live)
     app.add_middleware(Nonces)
-    app.add_middleware(GZipMiddleware, minimum_size=1024)
+    app.add_middleware(GZipMiddleware, minimum_size=1024, exclude_content_types=NOT_COMPRESSED)
     app.add_middleware(Guard, register=Register(node.engine, node.settings.web), web=node.settings.web, tls=tls)
     return app
 

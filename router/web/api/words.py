@@ -19,6 +19,7 @@ from router.errors import WrongFile
 from router.passwords import WeakPassword
 from router.revise import NotInTheBook, WrongKind
 from router.trial import NothingToTest
+from router.web.dicomweb.asked import NotAcceptable, NotHeldHere, WrongQuery
 from router.web.guard import PERSON
 
 
@@ -47,6 +48,9 @@ STATUS: Mapping[type[Problem], int] = {
     WrongKind: 422,
     WeakPassword: 422,
     NothingToTest: 422,
+    NotHeldHere: 404,
+    NotAcceptable: 406,
+    WrongQuery: 400,
 }
 """What HTTP calls our problems; any other is a conflict with how things stand (409)."""
 
