@@ -501,11 +501,10 @@ def runs_of(connection: Connection, like: Job) -> list[Job]:
     return [_job(row) for row in connection.execute(select(job).where(_like(like)).order_by(job.c.run)).mappings()]
 
 
-def next_due(connection: Connection, lane: Lane) -> int | None:
-    """When the earliest queued job of a lane may be claimed."""
-    earliest: int | None = connection.scalar(
-        select(func.min(job.c.not_before)).where(job.c.lane == lane, job.c.state.in_(before(Event.CLAIM)))
-    )
+def next_due(connection: Connection, lane: Lane, *, after: int) -> int | None:
+    """When the earliest queued job of a lane may be claimed that could not be claimed before `after`."""
+    waits = and_(job.c.lane == lane, job.c.state.in_(before(Event.CLAIM)), job.c.not_before > after)
+    earliest: int | None = connection.scalar(select(func.min(job.c.not_before)).where(waits))
     return earliest
 
 

@@ -130,13 +130,15 @@ class Loop:
                     if time.monotonic() - swept >= SAFETY_NET_S:
                         sweep(self.node)
                         swept = time.monotonic()
+                    with reading(self.node.engine) as connection:
+                        looked = clock(connection)
                     while not stop.is_set() and free.acquire(blocking=False):
                         held = self.claim(presence.name)
                         if held is None:
                             free.release()
                             break
                         pool.submit(self.turn, held).add_done_callback(lambda _: self.make_room(free))
-                    wait = self.idle_s()
+                    wait = self.idle_s(looked)
                 except SQLAlchemyError as error:
                     log.error("queue.unreachable", error=type(error).__name__)
                     wait = UNREACHABLE_S
@@ -152,13 +154,13 @@ class Loop:
         with writing(self.node.engine) as connection:
             return jobs.claim(connection, self.lane, worker, self.lease_s, off_peak=self.hours.are_open(now()))
 
-    def idle_s(self) -> float:
-        """How long nothing becomes due by itself."""
+    def idle_s(self, looked: int) -> float:
+        """How long nothing becomes due by itself; what was due when we looked waits for something else, which rings."""
         with reading(self.node.engine) as connection:
-            due, at = jobs.next_due(connection, self.lane), clock(connection)
-        opens = self.hours.open_at(at)
-        soon = [moment for moment in (due, opens) if moment is not None and moment > at]
-        return min(SAFETY_NET_S, *((moment - at) / jobs.SECOND for moment in soon)) if soon else SAFETY_NET_S
+            due, at = jobs.next_due(connection, self.lane, after=looked), clock(connection)
+        opens = None if self.hours.are_open(looked) else self.hours.open_at(looked)
+        waits = (max(0.0, (moment - at) / jobs.SECOND) for moment in (due, opens) if moment is not None)
+        return min((SAFETY_NET_S, *waits))
 
     @property
     def hours(self) -> Hours:

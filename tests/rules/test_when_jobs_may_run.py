@@ -75,8 +75,17 @@ def test_the_queue_releases_off_peak_jobs_in_their_hours(make_site: MakeSite) ->
     site.receive()
     site.decide()
     assert loop(site, never()).claim("w") is None
-    assert loop(site, never()).idle_s() <= 30
+    assert loop(site, never()).idle_s(now()) <= 30
     assert loop(site, OffPeak(begins="00:00", ends="00:00")).claim("w") is not None
+
+
+def test_a_job_that_falls_due_while_the_queue_is_looked_at_does_not_wait_for_the_next_look(make_site: MakeSite) -> None:
+    site = make_site(RULE)
+    site.receive()
+    looked = now()
+    site.decide()  # the job is due from here on: after the look, before the question
+    assert loop(site, never()).idle_s(looked) == 0
+    assert loop(site, never()).idle_s(now()) > 0, "what was due already waits for something else"
 
 
 def never() -> OffPeak:

@@ -219,8 +219,9 @@ def test_a_job_is_not_claimed_before_its_time(engine: Engine) -> None:
     assert done(engine, jobs.retry, in_hand(engine), wait_s=3600, reason="busy", problem="NotTaken")
     assert claimed(engine) is None
     with reading(engine) as connection:
-        due = jobs.next_due(connection, Lane.INFER)
+        due = jobs.next_due(connection, Lane.INFER, after=clock(connection))
         assert due is not None
+        assert jobs.next_due(connection, Lane.INFER, after=due) is None
         assert 3500 < (due - clock(connection)) / jobs.SECOND <= 3600
 
 
