@@ -78,8 +78,15 @@ def run_role(settings: Settings, role: str) -> None:
     signal.signal(signal.SIGTERM, ask_to_stop)
     signal.signal(signal.SIGINT, ask_to_stop)
     serve: Callable[[Node, threading.Event], None] = importlib.import_module(ROLES[role]).serve
+    telemetry.take_over()
     log.info("role.started", pid=os.getpid())
-    serve(node, stop)
+    try:
+        serve(node, stop)
+    except Problem as problem:
+        if not problem.retryable:
+            raise
+        log.error("role.failed", problem=getattr(problem, "name", type(problem).__name__), reason=str(problem))
+        raise SystemExit(UNFORESEEN) from problem  # it may be over by the next start
     log.info("role.stopped")
 
 
@@ -104,11 +111,13 @@ class Child:
         self.command = command
         self.pause_s = RESTART_FIRST_S
         self.start_at = 0.0
+        self.starts = 0
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start the process; its output is ours."""
         self.started = time.monotonic()
+        self.starts += 1
         environment = os.environ | {"ISOCENTER_SUPERVISOR": str(os.getpid())}
         self.process = subprocess.Popen(self.command, env=environment, stdin=subprocess.DEVNULL)
 
@@ -130,8 +139,9 @@ class Child:
 def supervise(config: Path, roles: list[str]) -> int:
     """Run these roles as processes of their own until SIGTERM or SIGINT; the exit code of `isocenter serve`.
 
-    A role that crashes is started again. One that says why it cannot run (exit code 1 or 2: a taken port, a store
-    that is not writable) ends the node with the same code, since starting it again would change nothing.
+    A role that crashes is started again. One that says at the node's start why it cannot run (exit code 1 or 2: a taken
+    port, a store that is not writable) ends the node with the same code. Once the node runs, the same words end
+    nothing: what stood in the way of the role's next start may pass (a full disk), and the others work meanwhile.
     """
     settings = load(config)
     telemetry.configure(settings.log, role="supervisor")
@@ -145,7 +155,7 @@ def supervise(config: Path, roles: list[str]) -> int:
     while True:
         for child in children:
             ended = child.look()
-            if ended in (1, 2):
+            if ended in (1, 2) and child.starts == 1:
                 log.error("role.cannot_run", role_ended=child.role)
                 code = ended
                 break

@@ -181,6 +181,9 @@ class Inference(Section):
     threads: int = Field(0, ge=0, description="CPU threads of the worker; 0 takes all cores")
     lease_s: float = Field(60, gt=1, description="A worker that is silent for so long has lost its job")
     max_attempts: int = Field(3, ge=1, description="Attempts of a job before it has failed")
+    at_once: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        {}, description="Jobs of a pipeline that may run at once, on all workers together, as in {ct_lung: 1}"
+    )
     models_path: Path = Field(Path("models"), description="Folder of installed MONAI bundles; relative to this file")
 
 

@@ -24,6 +24,8 @@
     │   └── NotInspectable: a file cannot be read as DICOM
     ├── cli.models
     │   └── Damaged: an installed bundle is not what was installed
+    ├── cli.pipelines
+    │   └── NotPaused: there is nothing to resume
     ├── cli.run
     │   ├── NotRunnable: there is nothing here that the pipeline could read
     │   └── WrongSetting: a --set is not a setting of this pipeline
@@ -40,6 +42,8 @@
     │   ├── UnknownUser: no user has this name
     │   ├── UserExists: a user of this name is there already
     │   └── LastAdmin: without this admin nobody could manage the node any more
+    ├── db.alerts
+    │   └── NoSuchAlert: no alert of this number stands
     ├── db.jobs
     │   └── UnknownJob: no job has this number
     ├── db.migrate

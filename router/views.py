@@ -8,11 +8,11 @@ from typing import Any
 from sqlalchemy import Connection
 
 from pipelines.spec import Spec
+from router.db import breakers, receipts, results
 from router.db import jobs as queue
-from router.db import receipts, results
 from router.db.engine import now
 from router.db.revisions import Revision
-from router.domain.job import Job, Lane
+from router.domain.job import Job, Lane, State
 from router.domain.study import Study
 
 When = Callable[[int | None], str]
@@ -80,6 +80,9 @@ def job_in_full(connection: Connection, job_id: int, when: When = utc) -> dict[s
         raise queue.UnknownJob(f"there is no job {job_id}", remedy="See `isocenter jobs list`")
     values = job(found, when) | {"settings": found.settings, "pixels_digest": found.pixels_digest}
     if found.lane is Lane.INFER:
+        stopped = breakers.paused(connection).get(found.pipeline or "")
+        if stopped is not None and found.state is State.QUEUED:
+            values["waits_for"] = stopped.sentence
         values["measurements"] = [
             {"label": m.label, "name": m.name, "value": m.value, "unit": m.unit, "remark": m.remark}
             for m in results.measurements_of(connection, job_id)

@@ -8,11 +8,12 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
-from router.db import decisions, jobs, receipts, results, studies
+from router.db import breakers, decisions, jobs, receipts, results, studies
+from router.db.breakers import Paused
 from router.db.decisions import Decision
 from router.domain.delivery import Standing
 from router.domain.facts import restore
-from router.domain.job import Job, Lane
+from router.domain.job import Job, Lane, State
 from router.domain.study import Series, Study
 
 SHOWN = ("kind", "plane", "instances", "slice_spacing", "slice_gaps", "body_part", "kernel", "contrast")
@@ -31,6 +32,8 @@ class Explanation:
     objects: dict[int, list[str]]
     standings: dict[int, Standing]
     """How much of its set each delivery's destination has."""
+    paused: dict[str, Paused]
+    """Pipelines of which no job starts, by name."""
 
     def as_json(self) -> dict[str, Any]:
         """The explanation as `--json` prints it."""
@@ -116,6 +119,7 @@ def _explain(connection: Connection, study: Study) -> Explanation:
             for job in made
             if job.lane is Lane.INFER
         },
+        paused=breakers.paused(connection),
         standings={job.id: receipts.standing_of(connection, job) for job in made if job.lane is Lane.DELIVER},
     )
 
@@ -166,6 +170,8 @@ def _job(job: Job, page: Explanation, zone: ZoneInfo) -> Iterator[str]:
     yield f"Job {job.id} {job.work}: {job.state}{came}{when}, attempt {job.attempt} of {job.max_attempts}"
     if job.reason:
         yield f"  {job.reason}"
+    if _waits_for(job, page):
+        yield f"  {_waits_for(job, page)}"
     if job.stale_at is not None:
         yield f"  superseded: its series has changed at {_clock(job.stale_at, zone)}"
     if job.id in page.standings:
@@ -189,7 +195,14 @@ def _job_json(job: Job, page: Explanation) -> dict[str, Any]:
         "objects": page.objects.get(job.id, []),
         "receipts": page.receipts.get(job.id, []),
         "standing": page.standings.get(job.id),
+        "waits_for": _waits_for(job, page),
     }
+
+
+def _waits_for(job: Job, page: Explanation) -> str | None:
+    """Why a queued job does not start, where that is its pipeline."""
+    stopped = page.paused.get(job.pipeline or "")
+    return stopped.sentence if stopped is not None and job.state is State.QUEUED else None
 
 
 def _clock(microseconds: int, zone: ZoneInfo) -> str:

@@ -6,8 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import yaml
 
+from router.compose import ROLES
 from tests.conftest import until
 
 
@@ -34,14 +35,35 @@ def listens(port: int) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Orthanc:
-    """A running Orthanc with DICOMweb, empty at first."""
+    """An Orthanc with DICOMweb, empty at first; what it has taken is there again when it is started again."""
 
+    folder: Path
     http: httpx.Client
     dicom_port: int
     http_port: int
     title: str = "ORTHANC"
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        environment = os.environ | {"PATH": f"{os.environ['PATH']}:/usr/sbin"}
+        with (self.folder / "orthanc.log").open("ab") as log:
+            process = self.process = subprocess.Popen(
+                ["Orthanc", str(self.folder / "orthanc.json")], stdout=log, stderr=subprocess.STDOUT, env=environment
+            )
+        until(
+            lambda: _up(self.http) or _ended(process, self.folder / "orthanc.log"),
+            deadline_s=40,
+            what="Orthanc's start",
+        )
+
+    def stop(self) -> None:
+        """End it in an orderly way."""
+        assert self.process is not None
+        self.process.terminate()
+        self.process.wait(30)
 
     def instances(self) -> list[dict[str, Any]]:
         """Main tags of all that it holds."""
@@ -88,18 +110,13 @@ def orthanc(folder: Path, modalities: Mapping[str, tuple[str, int]]) -> Iterator
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
     }
     (folder / "orthanc.json").write_text(json.dumps(configuration))
-    environment = os.environ | {"PATH": f"{os.environ['PATH']}:/usr/sbin"}
-    with (folder / "orthanc.log").open("wb") as log:
-        process = subprocess.Popen(
-            ["Orthanc", str(folder / "orthanc.json")], stdout=log, stderr=subprocess.STDOUT, env=environment
-        )
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{http_port}", timeout=60) as client:
-            until(lambda: _up(client) or _ended(process, folder / "orthanc.log"), deadline_s=40, what="Orthanc's start")
-            yield Orthanc(http=client, dicom_port=dicom_port, http_port=http_port)
-    finally:
-        process.terminate()
-        process.wait(30)
+    with httpx.Client(base_url=f"http://127.0.0.1:{http_port}", timeout=60) as client:
+        running = Orthanc(folder=folder, http=client, dicom_port=dicom_port, http_port=http_port)
+        try:
+            running.start()
+            yield running
+        finally:
+            running.stop()
 
 
 def _up(client: httpx.Client) -> bool:
@@ -134,25 +151,31 @@ class RunningNode:
     port: int
     title: str = "ISOCENTER"
     process: subprocess.Popen[bytes] | None = None
+    log_path: Path | None = None
 
     @property
     def config(self) -> Path:
         return self.folder / "isocenter.yaml"
 
     @property
+    def log_file(self) -> Path:
+        """Where its log goes; beside its files where nothing else is said."""
+        return self.log_path or self.folder / "serve.log"
+
+    @property
     def log(self) -> str:
-        return (self.folder / "serve.log").read_text()
+        return self.log_file.read_text()
 
     def start(self) -> None:
         """Start it and wait until its door answers."""
-        with (self.folder / "serve.log").open("ab") as log:
+        with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "router.cli", "serve", "--config", str(self.config)],
                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         process = self.process
         until(
-            lambda: listens(self.port) or _ended(process, self.folder / "serve.log"),
+            lambda: listens(self.port) or _ended(process, self.log_file),
             deadline_s=180,
             what="the node's start",
         )
@@ -168,6 +191,45 @@ class RunningNode:
         assert self.process is not None
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(30)
+
+    def processes(self) -> dict[str, list[int]]:
+        """Ids of its living processes by what they are: supervisor, a role, pipeline, or another module's name.
+
+        Raises:  AssertionError, when the node has ended by itself
+        """
+        assert self.process is not None
+        code = self.process.poll()
+        assert code is None, f"the node ended by itself with {code}: {self.log[-2000:]}"
+        return self.left()
+
+    def left(self) -> dict[str, list[int]]:
+        """The same of a node that may have been killed."""
+        found: dict[str, list[int]] = {}
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (entry / "cmdline").read_bytes().decode().split("\0")
+                _, _, numbers = (entry / "stat").read_text().rpartition(")")
+                named = (entry / "comm").read_text().strip()
+            except OSError:  # it ended while we looked
+                continue
+            state, session = numbers.split()[0], int(numbers.split()[3])
+            if self.process is None or session != self.process.pid or state == "Z":
+                continue
+            leader = int(entry.name) == session
+            found.setdefault("supervisor" if leader else _role(words, named), []).append(int(entry.name))
+        return found
+
+    def kill_one(self, what: str, *, but: Collection[int] = ()) -> list[int]:
+        """SIGKILL to this process as soon as it lives; what was killed. `but` names those that are spared."""
+        found = until(
+            lambda: [pid for pid in self.processes().get(what, ()) if pid not in but],
+            deadline_s=180,
+            what=f"a living {what}",
+        )
+        for pid in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return found
 
     def ask(self, *command: str) -> Any:
         """The JSON answer of one listing."""
@@ -191,6 +253,17 @@ class RunningNode:
         found = until(quiet, deadline_s=deadline_s, what=f"a settled node ({self.folder}/serve.log)")
         assert found is not None
         return found
+
+
+def _role(words: list[str], named: str) -> str:
+    """What a process of the node is: by its command line, or by its name where it is a copy of the supervisor."""
+    if "--role" in words:
+        return words[words.index("--role") + 1]
+    role = next((role for role in ROLES if named == f"isocenter-{role}"[:15]), None)
+    if role is not None:
+        return role
+    module = words[words.index("-m") + 1] if "-m" in words else named
+    return "pipeline" if module.endswith("work.inside") else module
 
 
 @contextmanager

@@ -1,14 +1,38 @@
-"""`isocenter pipelines`: what can run here."""
+"""`isocenter pipelines`: what can run here, and what must not for now."""
+
+from typing import Annotated
 
 import typer
 
+from dicom_sr.problem import Problem
 from pipelines import catalog
 from router import views
 from router.cli import app
-from router.cli._common import DEFAULT_CONFIG, AsJson, Config, answer, models_of, print_json, print_rows
+from router.cli._common import (
+    DEFAULT_CONFIG,
+    AsJson,
+    Config,
+    answer,
+    clock,
+    database,
+    models_of,
+    print_json,
+    print_rows,
+    talk,
+    who,
+)
+from router.db import breakers
+from router.db.engine import reading, writing
+from router.domain.job import Lane
 
-pipelines = typer.Typer(help="What can run here: the catalogue and its model cards.", no_args_is_help=True)
+pipelines = typer.Typer(
+    help="What can run here: the catalogue and its model cards; pause, resume.", no_args_is_help=True
+)
 app.add_typer(pipelines, name="pipelines")
+
+
+class NotPaused(Problem):
+    """There is nothing to resume."""
 
 
 @pipelines.command("list", epilog="Example: isocenter pipelines list --json")
@@ -47,3 +71,40 @@ def show(name: str, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) ->
     for key, field in spec.settings.model_fields.items():
         answer.print(f"  - {key} (default {field.default}): {field.description}", markup=False)
     answer.print(f"Weights: {spec.weights_digest or 'none'}; licence {spec.licence}", markup=False)
+
+
+@pipelines.command("paused", epilog="Example: isocenter pipelines paused")
+def paused(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Pipelines of which no job starts, and why."""
+    with reading(database(config)) as connection:
+        found = breakers.paused(connection)
+    rows = [{"name": one.pipeline, "since": clock(one.at), "who": one.who, "why": one.why} for one in found.values()]
+    print_rows(rows, ("name", "since", "who", "why"), as_json=as_json, empty="No pipeline is paused.")
+
+
+@pipelines.command("pause", epilog="Example: isocenter pipelines pause ct_lung --why 'wrong volumes since Monday'")
+def pause(
+    name: str,
+    config: Config = DEFAULT_CONFIG,
+    why: Annotated[str, typer.Option(help="For those who wonder why nothing runs")] = "",
+) -> None:
+    """Let no job of a pipeline start, until it is resumed; a run that is going on ends as it does."""
+    models_of(config)
+    catalog.find(name)
+    with writing(database(config)) as connection:
+        breakers.pause(connection, name, who=who(), why=why)
+    talk.print(f"{name} is paused")
+
+
+@pipelines.command("resume", epilog="Example: isocenter pipelines resume ct_lung")
+def resume(name: str, config: Config = DEFAULT_CONFIG) -> None:
+    """Let the jobs of a paused pipeline start again."""
+    from router.config import load
+    from router.wake import Bell
+
+    with writing(database(config)) as connection:
+        was = breakers.resume(connection, name, who=who())
+    if not was:
+        raise NotPaused(f"{name} is not paused", remedy="See `isocenter pipelines paused`")
+    Bell(load(config).run_path / "wake").ring(Lane.INFER)
+    talk.print(f"{name} goes on")

@@ -4,8 +4,13 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, and_, select, update
 
+from dicom_sr.problem import Problem
 from router.db.engine import insert_into, now
 from router.db.tables import alert
+
+
+class NoSuchAlert(Problem):
+    """No alert of this number stands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +45,16 @@ def end(connection: Connection, kind: str, subject: str) -> bool:
     """What it was about is over; whether it stood."""
     standing = and_(alert.c.kind == kind, alert.c.subject == subject, alert.c.ended_at.is_(None))
     return bool(connection.execute(update(alert).where(standing).values(ended_at=now())).rowcount)
+
+
+def end_one(connection: Connection, alert_id: int) -> None:
+    """A person says that it is over.
+
+    Raises:  NoSuchAlert
+    """
+    standing = and_(alert.c.id == alert_id, alert.c.ended_at.is_(None))
+    if not connection.execute(update(alert).where(standing).values(ended_at=now())).rowcount:
+        raise NoSuchAlert(f"no alert {alert_id} stands", remedy="See `isocenter alerts list`")
 
 
 def list_(connection: Connection, *, ended: bool = False, limit: int = 100) -> list[Alert]:

@@ -69,3 +69,12 @@ def reading(engine: Engine) -> Iterator[Connection]:
     """One transaction that only reads, from a single snapshot on SQLite; it never blocks a writer."""
     with engine.connect() as connection, connection.begin():
         yield connection
+
+
+def fault(error: Exception) -> str:
+    """What the database says is wrong, in its own code as SQLITE_FULL or 53100: its text may name a patient.
+
+    Of any other error its kind.
+    """
+    said = getattr(error, "orig", None)
+    return str(getattr(said, "sqlite_errorname", None) or getattr(said, "sqlstate", None) or type(error).__name__)

@@ -5,6 +5,7 @@ attempt): no row changed means that someone else moved the job, which is a lost 
 """
 
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, and_, case, cast, func, or_, select, true, update
@@ -12,7 +13,7 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, and_, case, cast, 
 from dicom_sr.problem import Problem
 from router.db import audit
 from router.db.engine import clock, insert_into
-from router.db.tables import job, result_set
+from router.db.tables import breaker, job, result_set
 from router.domain.job import Event, Job, Lane, Outcome, State, after, before, target
 from router.domain.rules import Priority
 
@@ -156,15 +157,27 @@ def builds_of(connection: Connection, inference_job_id: int) -> list[Job]:
     return [_job(row) for row in connection.execute(found).mappings()]
 
 
-def claim(connection: Connection, lane: Lane, worker: str, lease_s: float, *, off_peak: bool = True) -> Job | None:
+def claim(
+    connection: Connection,
+    lane: Lane,
+    worker: str,
+    lease_s: float,
+    *,
+    off_peak: bool = True,
+    at_once: Mapping[str, int] = MappingProxyType({}),
+) -> Job | None:
     """Hand the most urgent due job of a lane to one worker, exactly once; one delivery at a time a destination.
+
+    No job of a paused pipeline starts, nor one of a pipeline of which as many run as `at_once` allows.
 
     A job with a deadline counts like a stat job that came halfway to it. Unless it is `off_peak`, off-peak inference
     waits; from halfway to its deadline on it does not.
     """
-    if connection.dialect.name == "postgresql" and lane is Lane.DELIVER:
+    if connection.dialect.name == "postgresql" and (lane is Lane.DELIVER or at_once):
         connection.execute(select(func.pg_advisory_xact_lock(CLAIMS)))
     at = clock(connection)
+    stopped = select(breaker.c.pipeline).where(breaker.c.paused_at.is_not(None))
+    full = _full(connection, at_once) if lane is Lane.INFER and at_once else ()
     busy = select(job.c.destination).where(
         job.c.lane == Lane.DELIVER, job.c.state == State.RUNNING, job.c.destination.is_not(None)
     )
@@ -172,6 +185,7 @@ def claim(connection: Connection, lane: Lane, worker: str, lease_s: float, *, of
         select(job.c.id)
         .where(job.c.lane == lane, job.c.state.in_(before(Event.CLAIM)), job.c.not_before <= at)
         .where(or_(job.c.destination.is_(None), job.c.destination.not_in(busy)))
+        .where(or_(job.c.pipeline.is_(None), and_(job.c.pipeline.not_in(stopped), job.c.pipeline.not_in(full))))
         .where(or_(job.c.lane != Lane.INFER, job.c.priority < Priority.OFF_PEAK, true() if off_peak else at >= HALFWAY))
         .order_by(case((PRESSED < WAITED, PRESSED), else_=WAITED), job.c.id)
         .limit(1)
@@ -189,6 +203,16 @@ def claim(connection: Connection, lane: Lane, worker: str, lease_s: float, *, of
         fraction=None,
     )
     return rows[0] if rows else None
+
+
+def _full(connection: Connection, at_once: Mapping[str, int]) -> list[str]:
+    """Pipelines of which as many jobs run as are allowed."""
+    running = connection.execute(
+        select(job.c.pipeline, func.count())
+        .where(job.c.lane == Lane.INFER, job.c.state == State.RUNNING, job.c.pipeline.in_(list(at_once)))
+        .group_by(job.c.pipeline)
+    )
+    return [name for name, number in running if number >= at_once[name]]
 
 
 def heartbeat(

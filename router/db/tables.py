@@ -548,6 +548,17 @@ Index(
     postgresql_where=audit.c.seal.is_(None),
 )
 
+breaker = Table(
+    "breaker",
+    metadata,
+    Column("pipeline", Text, primary_key=True),
+    Column("deaths", JSON, nullable=False, comment="studies on which its process died since a run last ended"),
+    Column("paused_at", BigInteger, comment="NULL while its jobs may start"),
+    Column("paused_by", Text),
+    Column("why", Text),
+)
+"""Pipelines whose process has died, or that are paused."""
+
 alert = Table(
     "alert",
     metadata,

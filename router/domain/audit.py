@@ -89,6 +89,8 @@ EVENTS: Mapping[str, Act] = {
     "job.cancel": Act.COMMANDED,
     "job.revive": Act.COMMANDED,
     "job.rerun": Act.COMMANDED,
+    "pipeline.paused": Act.COMMANDED,
+    "pipeline.resumed": Act.COMMANDED,
     "user.logged_in": Act.LOGGED_IN,
     "user.logged_out": Act.LOGGED_IN,
     "audit.read": Act.AUDIT_USED,

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_sr.problem import Problem
 from router.db import audit, decisions, jobs, pauses, studies
-from router.db.engine import now, reading, writing
+from router.db.engine import fault, now, reading, writing
 from router.domain.completeness import SECOND, Stuck, Wait
 from router.domain.job import Lane, State
 from router.domain.rules import Rule
@@ -64,7 +64,7 @@ def serve(node: Node, stop: threading.Event) -> None:
             try:
                 wait_s = turn(node, book, counter)
             except (SQLAlchemyError, Problem) as error:
-                log.error("decide.stalled", error=type(error).__name__)
+                log.error("decide.stalled", error=fault(error))
                 wait_s = 1.0
             ear.wait(wait_s)
             stop.wait(PACE_S)

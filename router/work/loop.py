@@ -20,8 +20,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_sr.problem import Problem
 from router.config import off_peak
-from router.db import circuits, jobs
-from router.db.engine import clock, now, reading, writing
+from router.db import breakers, circuits, jobs
+from router.db.engine import clock, fault, now, reading, writing
 from router.domain.hours import Hours
 from router.domain.job import Job, Lane, Outcome, State
 from router.domain.retry import wait_s
@@ -140,7 +140,7 @@ class Loop:
                         pool.submit(self.turn, held).add_done_callback(lambda _: self.make_room(free))
                     wait = self.idle_s(looked)
                 except SQLAlchemyError as error:
-                    log.error("queue.unreachable", error=type(error).__name__)
+                    log.error("queue.unreachable", error=fault(error))
                     wait = UNREACHABLE_S
                 ear.wait(wait)
 
@@ -152,7 +152,14 @@ class Loop:
     def claim(self, worker: str) -> Job | None:
         """The most urgent due job, now ours."""
         with writing(self.node.engine) as connection:
-            return jobs.claim(connection, self.lane, worker, self.lease_s, off_peak=self.hours.are_open(now()))
+            return jobs.claim(
+                connection,
+                self.lane,
+                worker,
+                self.lease_s,
+                off_peak=self.hours.are_open(now()),
+                at_once=self.node.settings.inference.at_once,
+            )
 
     def idle_s(self, looked: int) -> float:
         """How long nothing becomes due by itself; what was due when we looked waits for something else, which rings."""
@@ -208,7 +215,7 @@ class Loop:
                 with writing(self.node.engine) as connection:
                     ours = jobs.heartbeat(connection, hand.job, self.lease_s, phase=said[0], fraction=said[1])
             except SQLAlchemyError as error:
-                log.warning("job.heartbeat_failed", job=hand.job.id, error=type(error).__name__)
+                log.warning("job.heartbeat_failed", job=hand.job.id, error=fault(error))
                 continue
             written, renewed = said, time.monotonic()
             if not ours:
@@ -227,6 +234,8 @@ class Loop:
                 moved = jobs.finish(connection, held, ending.outcome, reason=ending.reason)
             if not moved:
                 raise Lost(f"job {held.id} is not ours any more", remedy="Its row says who took it")
+            if held.pipeline is not None:
+                breakers.survived(connection, held.pipeline)
             ending.record(connection)
         if isinstance(ending, Pause):
             log.info("job.waiting", reason=ending.reason, took_s=round(took_s, 3))
@@ -248,6 +257,7 @@ class Loop:
         spent = held.attempt - free
         where = [] if isinstance(error, Problem) else places(error)
         aside = isinstance(error, ForPerson)
+        paused = None
         try:
             with writing(self.node.engine) as connection:
                 if aside:
@@ -258,8 +268,10 @@ class Loop:
                     moved = jobs.retry(connection, held, wait_s=wait, reason=reason, problem=name, attempt=spent)
                     if free and held.destination is not None:
                         circuits.keep_waiting(connection, held.destination, wait_s=wait)
+                if moved and held.pipeline is not None and name == breakers.DIED:
+                    paused = breakers.died(connection, held.pipeline, held.study_instance_uid)
         except SQLAlchemyError as unreachable:  # its lease runs out, and another attempt is made
-            log.error("queue.unreachable", error=type(unreachable).__name__)
+            log.error("queue.unreachable", error=fault(unreachable))
             return
         if not moved:
             log.warning("job.lost")
@@ -269,6 +281,8 @@ class Loop:
             log.error("job.failed", problem=name, reason=reason, where=where)
         else:
             log.warning("job.retry", problem=name, reason=reason, where=where, wait_s=round(wait, 1))
+        if paused is not None:
+            log.error("pipeline.paused", reason=paused.why)
 
 
 def subject(held: Job) -> dict[str, str | None]:

@@ -8,6 +8,7 @@ import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from router import query
+from router.db.engine import fault
 from router.node import Node
 from router.work import retain
 from router.work.circuit import Circuits
@@ -42,4 +43,4 @@ def run(name: str, act: Callable[[Node], object], node: Node) -> None:
     try:
         act(node)
     except Exception as error:  # noqa: BLE001 - one of the three places: recorded, and the timetable goes on
-        log.error("timetable.failed", entry=name, error=type(error).__name__)
+        log.error("timetable.failed", entry=name, error=fault(error))

@@ -1,13 +1,10 @@
 """Success means: on the disk and in the index, in this order, whenever the process or the machine dies."""
 
-import fcntl
 import os
 import re
 import shutil
 import signal
 import sqlite3
-import struct
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +20,7 @@ from router.db.tables import instance
 from router.ingest.status import StoreStatus
 from router.store import Store
 from tests.conftest import component, until
+from tests.disk import CannotPretend, cut_power, ext4
 from tests.ingest.conftest import Door, dataset_bytes, listening, send, slice_of
 from tests.ingest.door_process import door_process
 from tests.ingest.wire import ACCEPTED, Wire, store_message
@@ -91,41 +89,17 @@ def test_kill_nine_in_the_middle_of_eight_associations_loses_nothing_acknowledge
 
 
 @contextmanager
-def ext4(image: Path, mount: Path) -> Iterator[None]:
-    """A file system on a loop device, where the machine lets us make one."""
-    if not image.exists():
-        image.touch()
-        os.truncate(image, 192 << 20)
-        made = subprocess.run(["mkfs.ext4", "-q", str(image)], check=False, capture_output=True)
-        if made.returncode:
-            pytest.skip("this machine has no mkfs.ext4")
-    mount.mkdir(exist_ok=True)
-    if subprocess.run(["mount", "-o", "loop", str(image), str(mount)], check=False, capture_output=True).returncode:
-        pytest.skip("this machine lets nobody mount a file system")
+def pretending() -> Iterator[None]:
+    """Skip where the machine has no such disk, or cannot cut its power."""
     try:
         yield
-    finally:
-        subprocess.run(["umount", str(mount)], check=True)
-
-
-EXT4_SHUTDOWN = 0x8004587D
-NO_FLUSH = struct.pack("I", 2)
-
-
-def cut_power(mount: Path) -> None:
-    """Everything that is not on the disk by now is lost, as when the plug is pulled (EXT4_IOC_SHUTDOWN)."""
-    fd = os.open(mount, os.O_RDONLY)
-    try:
-        fcntl.ioctl(fd, EXT4_SHUTDOWN, NO_FLUSH)
-    except OSError:
-        pytest.skip("this kernel cannot pretend that the power fails")
-    finally:
-        os.close(fd)
+    except CannotPretend as error:
+        pytest.skip(str(error))
 
 
 def test_a_power_cut_loses_nothing_acknowledged(tmp_path: Path) -> None:
     image, mount, port = tmp_path / "image", tmp_path / "disk", free_port()
-    with ext4(image, mount), door_process(mount, port, *POWER_CUT_SETTINGS) as process:
+    with pretending(), ext4(image, mount), door_process(mount, port, *POWER_CUT_SETTINGS) as process:
         senders = [Sender(port, ordinal) for ordinal in range(4)]
         for sender in senders:
             sender.start()

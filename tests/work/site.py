@@ -89,14 +89,15 @@ class Site:
         max_attempts: int = 3,
         series: str = SERIES,
         identity: str = "",
+        study: str = STUDY,
         **settings: Any,
     ) -> int:
         """Write a decision that wants the pipeline run on the series, and its job; the job's number."""
         with writing(self.node.engine) as connection:
-            rows = instances.of_series(connection, STUDY, series)
+            rows = instances.of_series(connection, study, series)
             job_id, _ = jobs.add_inference(
                 connection,
-                study_instance_uid=STUDY,
+                study_instance_uid=study,
                 series_instance_uid=series,
                 generation=1,
                 pixels_digest=pixels_digest((row.sop_instance_uid, row.pixel_digest or "") for row in rows),
@@ -112,7 +113,7 @@ class Site:
             decisions.add(
                 connection,
                 decisions.Decision(
-                    study_instance_uid=STUDY,
+                    study_instance_uid=study,
                     generation=1,
                     series_instance_uid=series,
                     rule=rule,

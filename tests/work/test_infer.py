@@ -1,24 +1,26 @@
 """From a claimed job to result sets and deliveries, whatever the pipeline does on its way."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pydicom
 import pytest
 
 from pipelines.catalog import find
-from router.db import jobs, results
+from router import views, why
+from router.db import alerts, breakers, jobs, results
 from router.db.engine import reading, writing
 from router.domain.job import Lane, Outcome, State
 from router.work import outbox
 from router.work.infer import serve
 from tests.conftest import until
 from tests.work import INSIDE
-from tests.work.site import Site, running
+from tests.work.site import STUDY, Site, running
 
 PACS = {"kind": "folder", "name": "pacs", "path": "/nowhere"}
 OTHER = {"kind": "folder", "name": "other", "path": "/nowhere"}
@@ -154,13 +156,43 @@ def test_a_pipeline_that_kills_its_process_fails_after_its_attempts_and_the_othe
     site: Site, mood: str, said: str
 ) -> None:
     site.destinations(PACS)
-    bad = site.decide("pacs", mood=mood, max_attempts=2)
+    bad = site.decide("pacs", mood=mood)
     good = site.decide("pacs", rule="other")
     with inferring(site):
-        assert site.ended(good).outcome is Outcome.RESULT
-        job = site.ended(bad)
-    assert (job.state, job.attempt, job.problem) == (State.FAILED, 2, "ProcessDied")
+        assert site.ended(good, deadline_s=180).outcome is Outcome.RESULT
+        job = site.ended(bad, deadline_s=180)
+    assert (job.state, job.attempt, job.problem) == (State.FAILED, 3, "ProcessDied")
     assert said in (job.reason or "")
+
+
+def test_a_pipeline_that_kills_its_process_on_three_studies_in_a_row_starts_no_more(site: Site) -> None:
+    def of_study(number: int) -> Callable[[pydicom.Dataset, int], None]:
+        def change(slice_: pydicom.Dataset, index: int) -> None:
+            slice_.StudyInstanceUID, slice_.SeriesInstanceUID = f"{STUDY}.{number}", f"1.2.3.{number}"
+            slice_.SOPInstanceUID = f"1.2.3.{number}.{index}"
+
+        return change
+
+    site.destinations(PACS)
+    bad = []
+    for number in (1, 2, 3):
+        site.receive(change=of_study(number))
+        where = {"study": f"{STUDY}.{number}", "series": f"1.2.3.{number}"}
+        bad.append(site.decide("pacs", mood="segfaults", max_attempts=1, **where))
+    good = site.decide("pacs", rule="other")
+    with inferring(site):
+        assert [site.ended(job_id, deadline_s=180).problem for job_id in bad] == ["ProcessDied"] * 3
+        with reading(site.node.engine) as connection:
+            assert [(one.kind, one.subject) for one in alerts.list_(connection)] == [("pipeline.paused", "moody")]
+            shown = views.job_in_full(connection, good)
+            (page,) = why.explain(connection, STUDY)
+        assert shown["state"] == "queued"
+        assert shown["waits_for"].startswith("moody is paused: its process died on 3 studies in a row")
+        assert any("isocenter pipelines resume moody" in line for line in page.lines(ZoneInfo("UTC")))
+        with writing(site.node.engine) as connection:
+            assert breakers.resume(connection, "moody", who="anna")
+        site.node.bell.ring(Lane.INFER)
+        assert site.ended(good).outcome is Outcome.RESULT
 
 
 def test_an_error_that_nobody_foresaw_is_told_without_its_text(site: Site, capfd: pytest.CaptureFixture[str]) -> None:

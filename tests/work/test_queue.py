@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, select, update
 
-from router.db import jobs, receipts, results
+from router.db import alerts, breakers, jobs, receipts, results
 from router.db.engine import clock, reading, writing
 from router.db.tables import audit, job
 from router.domain.delivery import Receipt, Result, Verdict
@@ -464,3 +464,74 @@ def test_the_last_answer_for_an_instance_counts_and_all_are_counted(engine: Engi
         assert receipts.accepted(connection, job_id) == frozenset({"1"})
         (row,) = receipts.of_job(connection, job_id)
     assert (row["status"], row["attempts"]) == (0xB000, 2)
+
+
+# ---------------------------------------------------------------- paused pipelines
+
+
+def deaths(engine: Engine, *studies: str) -> bool:
+    """Whether the pipeline is paused after its process has died on these, one after the other."""
+    for study in studies:
+        done(engine, breakers.died, "ct_lung", study)
+    with reading(engine) as connection:
+        return "ct_lung" in breakers.paused(connection)
+
+
+def test_a_pipeline_whose_process_died_on_three_studies_in_a_row_is_paused_until_a_person_resumes_it(
+    engine: Engine,
+) -> None:
+    job_id = added(engine)
+    assert not deaths(engine, "1.1", "1.2", "1.2")
+    assert deaths(engine, "1.3")
+    assert claimed(engine) is None
+    with reading(engine) as connection:
+        (alert,) = alerts.list_(connection)
+    assert (alert.kind, alert.subject, alert.times) == ("pipeline.paused", "ct_lung", 1)
+    assert "3 studies in a row" in alert.what
+    assert deaths(engine, "1.4"), "one that was still running"
+    assert done(engine, breakers.resume, "ct_lung", who="anna")
+    assert not done(engine, breakers.resume, "ct_lung", who="anna")
+    with reading(engine) as connection:
+        assert alerts.list_(connection) == []
+        acts = [(row.who, row.act) for row in connection.execute(select(audit).order_by(audit.c.id))]
+    assert acts == [("infer", "pipeline.paused"), ("anna", "pipeline.resumed")]
+    assert in_hand(engine).id == job_id
+    assert not deaths(engine, "1.1", "1.2"), "counted from the beginning"
+
+
+def test_deaths_with_a_run_that_ended_between_them_are_not_in_a_row(engine: Engine) -> None:
+    assert not deaths(engine, "1.1", "1.2")
+    done(engine, breakers.survived, "ct_lung")
+    assert not deaths(engine, "1.3", "1.4")
+
+
+def test_a_person_pauses_one_pipeline_and_the_others_go_on(engine: Engine) -> None:
+    added(engine)
+    other = added(engine, pipeline="ct_spleen")
+    done(engine, breakers.pause, "ct_lung", who="anna", why="wrong volumes")
+    assert in_hand(engine).id == other
+    assert claimed(engine) is None
+    with reading(engine) as connection:
+        assert breakers.paused(connection)["ct_lung"].sentence == (
+            "ct_lung is paused: wrong volumes. It waits for `isocenter pipelines resume ct_lung`"
+        )
+
+
+def test_no_more_jobs_of_a_pipeline_run_at_once_than_it_may_have(engine: Engine) -> None:
+    for number in range(20):
+        added(engine, pixels_digest=f"{number}")
+    other = added(engine, pipeline="ct_spleen")
+    start = threading.Barrier(10)
+
+    def claim(number: int) -> Job | None:
+        start.wait()
+        with writing(engine) as connection:
+            return jobs.claim(connection, Lane.INFER, f"w{number}", MINUTE_S, at_once={"ct_lung": 2})
+
+    with ThreadPoolExecutor(10) as pool:
+        won = [job for job in pool.map(claim, range(10)) if job is not None]
+    assert sorted(job.pipeline or "" for job in won) == ["ct_lung", "ct_lung", "ct_spleen"]
+    assert other in {job.id for job in won}
+    done(engine, jobs.finish, next(job for job in won if job.pipeline == "ct_lung"), Outcome.RESULT)
+    again = done(engine, jobs.claim, Lane.INFER, "w", MINUTE_S, at_once={"ct_lung": 2})
+    assert again.pipeline == "ct_lung"

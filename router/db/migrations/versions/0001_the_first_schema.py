@@ -164,6 +164,17 @@ def upgrade() -> None:
         batch_op.create_index("ix_login_failure_last_at", ["last_at"], unique=False)
 
     op.create_table(
+        "breaker",
+        sa.Column("pipeline", sa.Text(), nullable=False),
+        sa.Column(
+            "deaths", sa.JSON(), nullable=False, comment="studies on which its process died since a run last ended"
+        ),
+        sa.Column("paused_at", sa.BigInteger(), nullable=True, comment="NULL while its jobs may start"),
+        sa.Column("paused_by", sa.Text(), nullable=True),
+        sa.Column("why", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("pipeline", name=op.f("pk_breaker")),
+    )
+    op.create_table(
         "caller",
         sa.Column("calling_ae_title", sa.Text(), nullable=False),
         sa.Column("address", sa.Text(), nullable=False),
