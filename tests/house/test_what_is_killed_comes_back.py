@@ -7,6 +7,14 @@ from tests.conftest import until
 from tests.servers import listens, node
 
 
+def taken(port: int) -> socket.socket | None:
+    """The port, once nobody has it any more; the role will find it taken, and say so."""
+    try:
+        return socket.create_server(("0.0.0.0", port))
+    except OSError:
+        return None
+
+
 def test_whatever_is_killed_is_started_again_even_if_its_next_start_fails(tmp_path: Path) -> None:
     with node(tmp_path / "node", "PACS@127.0.0.1:1") as ours:
         first = until(lambda: ours.processes().get("pipeline"), deadline_s=60, what="the pipeline's process")
@@ -21,7 +29,9 @@ def test_whatever_is_killed_is_started_again_even_if_its_next_start_fails(tmp_pa
         )
 
         ours.kill_one("listen")
-        with socket.create_server(("0.0.0.0", ours.port)):  # the role finds its port taken, and says so
+        held = until(lambda: taken(ours.port), deadline_s=60, what="the port that the listener had")
+        assert held is not None
+        with held:
             until(
                 lambda: ours.log.count('"role_ended": "listen"') == 2, deadline_s=90, what="a listener without a port"
             )
