@@ -58,7 +58,7 @@ def data() -> Path:
     return DATA
 
 
-def until(condition: Callable[[], T], *, deadline_s: float = 20.0, what: str = "condition") -> T:
+def until(condition: Callable[[], T], *, deadline_s: float = 60.0, what: str = "condition") -> T:
     """The first true value of `condition`, asked again and again until the deadline."""
     end = time.monotonic() + deadline_s
     while True:

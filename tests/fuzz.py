@@ -250,8 +250,8 @@ class Watch:
             assert wire.associate(contexts={3: CONTEXTS[3]}) == ACCEPTED, "the listener lets nobody in"
             wire.send(p_data(pdv(3, 3, ECHO_COMMAND)))
             assert wire.status() == 0, "the listener does not answer"
-        until(lambda: self.process.num_threads() < 12, deadline_s=20, what=f"threads end (stream {streams})")
-        until(lambda: not list(self.folder.glob("store/incoming/*")), deadline_s=20, what="parts are gone")
+        until(lambda: self.process.num_threads() < 12, deadline_s=60, what=f"threads end (stream {streams})")
+        until(lambda: not list(self.folder.glob("store/incoming/*")), deadline_s=60, what="parts are gone")
         assert self.process.num_fds() < 60, f"{self.process.num_fds()} descriptors are open"
         memory = self.process.memory_info().rss / 1e6
         if streams <= 2 * BATCH:

@@ -37,7 +37,7 @@ class Cluster:
 
     def answers(self) -> bool:
         try:
-            psycopg.connect(self.address("postgres"), connect_timeout=2).close()
+            psycopg.connect(self.address("postgres"), connect_timeout=10).close()
         except psycopg.OperationalError:
             return False
         return True

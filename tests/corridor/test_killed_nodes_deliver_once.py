@@ -29,6 +29,7 @@ def test_results_arrive_once_whenever_the_node_was_killed(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_node_killed_five_times_on_the_way_delivers_once(
     tmp_path: Path, archive: Archive, chest_phantom: Path
 ) -> None:

@@ -246,7 +246,7 @@ def test_silence_in_the_handshake_and_in_a_record_ends_the_connection(tmp_path: 
             raw = p_data(pdv(CT, 0, bytes(1000)))
             wire.send(raw[:500])
             until(door.files)
-            until(lambda: not door.files(), deadline_s=15)
+            until(lambda: not door.files())
 
 
 def test_changed_certificates_are_in_force_with_the_next_connection(tmp_path: Path, pki: Pki) -> None:

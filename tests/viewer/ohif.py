@@ -229,7 +229,7 @@ class Reader:
             return len(seen) > 1 and seen[-1] == seen[-2]
 
         until(lambda: twice() or self.driver.execute_async_script("setTimeout(arguments[0], 250)"),
-              deadline_s=20, what="a picture that stands still")  # fmt: skip
+              deadline_s=90, what="a picture that stands still")  # fmt: skip
         return np.asarray(Image.open(BytesIO(base64.b64decode(seen[-1]))).convert("RGB")).astype(int)
 
     def panel(self, name: str) -> str:

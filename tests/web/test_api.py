@@ -158,7 +158,7 @@ def test_each_change_is_told_within_a_second(window: Window) -> None:
     listener.start()
     assert ready.wait(10)
     job_id = arrive(window.node)
-    until(lambda: {event for event, _ in heard} == {"study", "job"}, deadline_s=5, what="both events")
+    until(lambda: {event for event, _ in heard} == {"study", "job"}, deadline_s=60, what="both events")
     with writing(window.node.engine) as connection:
         jobs.cancel(connection, job_id, who="test")
     listener.join(10)

@@ -87,7 +87,7 @@ def test_a_new_row_is_on_the_screen_within_a_second(node: Node, browser: Browser
         name = f"Live {number}"
         arrive(node, f"1.2.40.{number}", description=name)
         began = time.monotonic()
-        until(lambda name=name: name in browser.text, deadline_s=10, what=name)  # type: ignore[misc]
+        until(lambda name=name: name in browser.text, deadline_s=60, what=name)  # type: ignore[misc]
         waits.append(time.monotonic() - began)
     assert min(waits) < 1.0, waits
 

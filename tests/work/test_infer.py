@@ -222,7 +222,7 @@ def test_cancelling_ends_the_run_and_the_next_job_gets_a_fresh_process(site: Sit
         until(lambda: site.job(hanging).phase == "looking", what="the run")
         with writing(site.node.engine) as connection:
             jobs.cancel(connection, hanging, who="anna")
-        assert site.ended(site.decide("pacs", rule="other"), deadline_s=20).outcome is Outcome.RESULT
+        assert site.ended(site.decide("pacs", rule="other"), deadline_s=60).outcome is Outcome.RESULT
     assert site.job(hanging).state is State.CANCELLED
 
 

@@ -179,7 +179,7 @@ def test_who_claims_does_not_wait_for_another_claim_that_is_not_committed_yet(en
     with writing(engine) as connection:
         held = jobs.claim(connection, Lane.INFER, "slow", MINUTE_S)
         with ThreadPoolExecutor(1) as pool:
-            other = pool.submit(claimed, engine).result(timeout=10)
+            other = pool.submit(claimed, engine).result(timeout=60)
     assert held is not None
     assert other is not None
     assert (held.id, other.id) == (first, second)

@@ -33,5 +33,5 @@ def test_an_entry_that_fails_comes_again_and_the_others_with_it(site: Site, monk
     monkeypatch.setattr(timetable, "TIMETABLE", entries)
     with running(site, Lane.INFER, timetable.serve):
         for _ in range(2):
-            assert failed.acquire(timeout=10)
-            assert other.acquire(timeout=10)
+            assert failed.acquire(timeout=60)
+            assert other.acquire(timeout=60)
