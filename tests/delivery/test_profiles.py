@@ -62,7 +62,8 @@ def test_a_profile_says_from_how_many_frames_on_a_segmentation_is_split():
 
 @given(
     st.builds(
-        Profile, seg=st.sampled_from(["binary", "labelmap", "none"]), sr=st.sampled_from(["comprehensive3d", "comprehensive", "enhanced"]),
+        Profile, seg=st.sampled_from(["binary", "labelmap", "none"]),
+        sr=st.sampled_from(["comprehensive3d", "comprehensive", "enhanced"]),
         overlay=st.sampled_from(["none", "key", "all"]), summary=st.booleans(), key_objects=st.booleans(),
     ),
     st.frozensets(st.sampled_from(sorted(FIELDS))),
