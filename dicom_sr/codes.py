@@ -121,7 +121,9 @@ def quantity_of(concept: Code, derivation: Code | None) -> Quantity | None:
 
 def own(codes: Iterable[Code]) -> tuple[Term, ...]:
     """The own terms among these codes, each once, in the order of the table: what an object must declare."""
-    used = {_key(code) for code in codes}
+    used = {_key(code) for code in codes if code.scheme == OWN}
+    if not used:
+        return ()
     return tuple(term for term in terms().values() if term.source == "own" and _key(term.code) in used)
 
 

@@ -9,7 +9,8 @@ Source:  PS3.5 7.1 (Data Elements), PS3.10 7.1 (File Meta Information)
 
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
+from typing import Any
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.uid import ExplicitVRLittleEndian
@@ -67,13 +68,14 @@ def encoded(vr: str, value: Value, text: Text) -> bytes:
         return value
     if vr == "SQ":
         return b"".join(item(part) for part in value)  # type: ignore[union-attr, arg-type]
-    several = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    alone = isinstance(value, str | int | float) or not isinstance(value, Sequence)  # the quick question first
+    several: Any = (value,) if alone else value
     if vr in BINARY:
         return struct.pack(f"<{len(several)}{BINARY[vr]}", *several)
     if vr == "AT":
-        return b"".join(struct.pack("<HH", int(tag) >> 16, int(tag) & 0xFFFF) for tag in several)  # type: ignore[arg-type]
+        return b"".join(struct.pack("<HH", int(tag) >> 16, int(tag) & 0xFFFF) for tag in several)
     if vr == "DS":
-        return "\\".join(part if isinstance(part, str) else decimal(part) for part in several).encode()  # type: ignore[arg-type]
+        return "\\".join(part if isinstance(part, str) else decimal(part) for part in several).encode()
     if vr in IN_CHARACTER_SET:
         return b"\\".join(text(str(part)) for part in several)
     return "\\".join(str(part) for part in several).encode("ascii")
@@ -98,6 +100,16 @@ def joined(content: Mapping[int, bytes]) -> bytes:
 
 def code(value: Code, text: Text = ascii_text) -> Elements:
     """A code sequence item (PS3.3 8.8, Basic Code Sequence Macro)."""
+    return dict(_plain_code(value)) if value.meaning.isascii() else _code(value, text)
+
+
+@lru_cache(maxsize=4096)
+def _plain_code(value: Code) -> Elements:
+    """The same where no character set matters: a report says the same few codes in each group."""
+    return _code(value, ascii_text)
+
+
+def _code(value: Code, text: Text) -> Elements:
     long = len(value.value) > 16
     return elements(
         text,
@@ -105,6 +117,22 @@ def code(value: Code, text: Text = ascii_text) -> Elements:
         CodingSchemeDesignator=value.scheme,
         CodeMeaning=value.meaning,
     )
+
+
+def coded(keyword: str, value: Code, text: Text = ascii_text) -> bytes:
+    """One encoded sequence with this code as its only item."""
+    return _plainly_coded(keyword, value) if value.meaning.isascii() else element(keyword, [_code(value, text)])
+
+
+@lru_cache(maxsize=4096)
+def _plainly_coded(keyword: str, value: Code) -> bytes:
+    return element(keyword, [_plain_code(value)])
+
+
+@lru_cache(maxsize=256)
+def word(keyword: str, value: str) -> bytes:
+    """One encoded element with a word of the standard's own, such as a value type."""
+    return element(keyword, value)
 
 
 def part10(

@@ -6,6 +6,7 @@ It names no patient: whose it is stands in the header, as in every object. UIDs 
 Source:  PS3.3 A.45.1, C.24.2
 """
 
+import unicodedata
 from io import BytesIO
 
 from fpdf import FPDF
@@ -25,6 +26,14 @@ from dicom_sr.script import Script
 KIND = "encapsulated_pdf"
 
 PICTURES = 3
+LATIN = frozenset(map(chr, (*range(0x20, 0x7F), *range(0xA0, 0x100))))
+"""Characters of the standard fonts of PDF."""
+
+TYPED = {"\u2013": "-", "\u2014": "-", "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2026": "...",
+         "\u2264": "<=", "\u2265": ">=", "\u2212": "-", "\n": " "}  # fmt: skip
+"""What a typewriter has for the characters that word processors put instead."""
+
+UNPRINTED = "Some letters are printed without their marks or by their Unicode number; the structured report has them."
 WIDTH_MM, GAP_MM = 190.0, 3.0
 COLUMNS = (24, 30, 14, 32)
 """Widths of the table's columns, in percent."""
@@ -71,7 +80,9 @@ def pdf(order: Order) -> bytes:
     pictures(order, page)
     table(order, page)
     page.set_font("Helvetica", "", 8)
-    for words in (*order.findings.remarks, order.completeness):
+    said = "".join((order.title, *order.findings.remarks, order.completeness, *map(repr, show.table(order.findings))))
+    unprinted = (UNPRINTED,) if any(one not in LATIN and one not in TYPED for one in said) else ()
+    for words in (*order.findings.remarks, order.completeness, *unprinted):
         page.multi_cell(0, text=plain(words), new_x="LMARGIN", new_y="NEXT")
     return bytes(page.output())
 
@@ -110,5 +121,16 @@ def table(order: Order, page: FPDF) -> None:
 
 
 def plain(words: str) -> str:
-    """The words as the standard fonts can show them."""
-    return words.encode("latin-1", "replace").decode("latin-1")
+    """The words as the standard fonts, which know Latin-1 alone, can show them.
+
+    A letter with a mark loses it where it must, and what then is still strange becomes its Unicode number: never a
+    question mark, which would look like a doubt of the report's own.
+    """
+    return "".join(one if one in LATIN else _plainly(one) for one in words)
+
+
+def _plainly(character: str) -> str:
+    if character in TYPED:
+        return TYPED[character]
+    bare = "".join(one for one in unicodedata.normalize("NFKD", character) if not unicodedata.combining(one))
+    return bare if bare and set(bare) <= LATIN else f"[U+{ord(character):04X}]"

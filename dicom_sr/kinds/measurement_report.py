@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
 
 from dicom_sr import codes, outline
-from dicom_sr.elements import Elements, code, elements
+from dicom_sr.elements import Elements, coded, element, elements, tag_of, word
 from dicom_sr.header import MANUFACTURER, REQUEST, device, written
 from dicom_sr.kinds import Built, Order
 from dicom_sr.nouns import Box, Code, Evaluation, Measurement, MeasurementGroup, NotFound
@@ -48,6 +48,20 @@ PROCEDURES = {
     "DX": "xr_unspecified_body_region",
 }
 """CID 100 for the imaging procedure that is reported on, by modality; "imaging_procedure" for others."""
+
+
+VALUE_TYPE, CONCEPT_NAME, CONCEPT_CODE, RELATIONSHIP, CONTENT, UNITS = map(
+    tag_of,
+    (
+        "ValueType",
+        "ConceptNameCodeSequence",
+        "ConceptCodeSequence",
+        "RelationshipType",
+        "ContentSequence",
+        "MeasurementUnitsCodeSequence",
+    ),
+)
+"""Tags of what every content item has."""
 
 
 def build(order: Order) -> Built | None:
@@ -292,10 +306,10 @@ class Writer:
         if measurement.value is None:
             return self._answer("CONTAINS", measurement.name, codes.find("measurement_not_attempted"))
         measured = elements(
-            MeasurementUnitsCodeSequence=[code(measurement.unit, self.script)],
             NumericValue=measurement.value,
             FloatingPointValue=measurement.value,
         )
+        measured[UNITS] = coded("MeasurementUnitsCodeSequence", measurement.unit, self.script)
         meaning = [
             self._text("HAS CONCEPT MOD", "equivalent_meaning", t.definition) for t in codes.own([measurement.name])
         ]
@@ -339,8 +353,9 @@ class Writer:
         return self._answer(relationship, codes.find(name), value, content)
 
     def _answer(self, relationship: str, name: Code, value: Code, content: Iterable[Elements] = ()) -> Elements:
-        coded = elements(ConceptCodeSequence=[code(value, self.script)])
-        return self._item(relationship, "CODE", name, content) | coded
+        answer = self._item(relationship, "CODE", name, content)
+        answer[CONCEPT_CODE] = coded("ConceptCodeSequence", value, self.script)
+        return answer
 
     def _text(self, relationship: str, name: str, value: str) -> Elements:
         return self._item(relationship, "TEXT", codes.find(name)) | elements(self.script, TextValue=value)
@@ -352,12 +367,14 @@ class Writer:
         self, relationship: str | None, value_type: str, name: Code | None, content: Iterable[Elements] = ()
     ) -> Elements:
         parts = list(content)
-        return (
-            elements(ValueType=value_type)
-            | (elements(ConceptNameCodeSequence=[code(name, self.script)]) if name else {})
-            | (elements(RelationshipType=relationship) if relationship else {})
-            | (elements(ContentSequence=parts) if parts else {})
-        )
+        made = {VALUE_TYPE: word("ValueType", value_type)}
+        if name:
+            made[CONCEPT_NAME] = coded("ConceptNameCodeSequence", name, self.script)
+        if relationship:
+            made[RELATIONSHIP] = word("RelationshipType", relationship)
+        if parts:
+            made[CONTENT] = element("ContentSequence", parts)
+        return made
 
 
 def title(measurement: Measurement) -> str:

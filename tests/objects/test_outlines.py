@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicom_sr import check, outlines, result_set
-from dicom_sr.kinds import Built, Order, rtstruct
+from dicom_sr.kinds import Built, Order, encapsulated_pdf, rtstruct
 from tests.objects import conftest as make
 from tests.objects.test_pictures import EIGHT, SHAPE, chest_of, read
 
@@ -101,6 +101,12 @@ def words_of(document: bytes) -> str:
     streams = re.findall(rb"stream\n(.*?)\nendstream", document, re.DOTALL)
     shown = b"".join(zlib.decompress(one) for one in streams if one[:1] == b"x" and b" Tj" in zlib.decompress(one))
     return b"\n".join(re.findall(rb"\((.*?)\) Tj", shown)).decode("latin-1")
+
+
+def test_the_pdf_prints_no_question_mark_for_a_letter_that_its_fonts_lack():
+    plain = encapsulated_pdf.plain
+    assert plain("Größe 5 µm² – “Čech” ≥ 3") == 'Größe 5 µm² - "Cech" >= 3'
+    assert plain("肺 ѝ") == "[U+80BA] [U+045D]"
 
 
 def test_the_pdf_is_the_same_each_time_and_says_what_it_is(tmp_path: Path):
