@@ -46,7 +46,7 @@ def beside(seen: Seen, around: Around) -> Iterator[Fault]:
     """It is of its source; with an order, flags are the source's and outlines lie where the findings lie."""
     dataset, place = seen.dataset, seen.place
     pointers = list(every(dataset, "SourceImageSequence", place))
-    yield from resolved(pointers, around)
+    yield from resolved(pointers, around.known)
     if around.order is None:
         return
     source, order = around.order.source, around.order

@@ -32,4 +32,4 @@ def alone(seen: Seen) -> Iterator[Fault]:
 
 def beside(seen: Seen, around: Around) -> Iterator[Fault]:
     """What it was made from is there."""
-    yield from resolved(every(seen.dataset, "SourceInstanceSequence", seen.place), around)
+    yield from resolved(every(seen.dataset, "SourceInstanceSequence", seen.place), around.known)

@@ -11,7 +11,7 @@ from dicom_sr import codes
 from dicom_sr.checks.fault import Fault, expect, items, same, text
 from dicom_sr.checks.pointing import evidence, resolved
 from dicom_sr.checks.seen import Around, Seen
-from dicom_sr.kinds.key_objects import TITLES, value_type
+from dicom_sr.kinds.key_objects import REJECTIONS, TITLES, value_type
 
 SOP_CLASSES = frozenset({str(KeyObjectSelectionDocumentStorage)})
 TYPE_1 = ("ValueType", "ConceptNameCodeSequence", "ContinuityOfContent", "ContentSequence", "Manufacturer",
@@ -43,5 +43,14 @@ def alone(seen: Seen) -> Iterator[Fault]:
 
 
 def beside(seen: Seen, around: Around) -> Iterator[Fault]:
-    """All that is pointed at is there."""
-    yield from resolved(((where, item) for where, _, item in evidence(seen.dataset, seen.place)), around)
+    """All that is pointed at is there; what a note rejects is nothing of the new set, but what it supersedes."""
+    pointers = [(where, item) for where, _, item in evidence(seen.dataset, seen.place)]
+    if not any(same(seen.root.name, codes.find(title)) for title in REJECTIONS):
+        yield from resolved(pointers, around.known)
+    elif around.order is not None:
+        if not around.rejected:
+            yield Fault(seen.place, "rejects objects, and the set supersedes none")
+        yield from resolved(pointers, around.rejected)
+        named = {text(item, "ReferencedSOPInstanceUID") for _, item in pointers}
+        for uid in sorted(around.rejected.keys() - named):
+            yield Fault(f"{seen.place}.CurrentRequestedProcedureEvidenceSequence", f"does not reject {uid}")

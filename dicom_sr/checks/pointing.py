@@ -1,23 +1,22 @@
 """What objects point at: every reference resolves to an instance of that class, here or in the source."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from pydicom.dataset import Dataset
 
 from dicom_sr.checks.fault import Fault, every, text
-from dicom_sr.checks.seen import Around
 
 Pointer = tuple[str, Dataset]
 """An item with ReferencedSOPClassUID and ReferencedSOPInstanceUID, and its place."""
 
 
-def resolved(pointers: Iterable[Pointer], around: Around) -> Iterator[Fault]:
+def resolved(pointers: Iterable[Pointer], known: Mapping[str, tuple[str, str]]) -> Iterator[Fault]:
     """A fault for each that points at nothing known, or at another class; nothing where nothing is known."""
-    if not around.known:
+    if not known:
         return
     for where, item in pointers:
         uid, sop_class = text(item, "ReferencedSOPInstanceUID"), text(item, "ReferencedSOPClassUID")
-        found = around.known.get(uid)
+        found = known.get(uid)
         if found is None:
             yield Fault(where, f"points at {uid or 'nothing'}, which is not there")
         elif found[0] != sop_class:

@@ -40,7 +40,7 @@ def beside(seen: Seen, around: Around) -> Iterator[Fault]:
         for where, annotation in every(seen.dataset, "GraphicAnnotationSequence", seen.place)
         for there, image in every(annotation, "ReferencedImageSequence", where)
     ]
-    yield from resolved(pointers, around)
+    yield from resolved(pointers, around.known)
     if around.order is not None:
         yield from _enclosed(seen, around.order)
 

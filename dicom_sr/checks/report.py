@@ -19,7 +19,7 @@ from dicom_sr.checks.seen import VALUES, Around, Item, Seen
 from dicom_sr.checks.segmentation import SOP_CLASSES as SEGMENTATIONS
 from dicom_sr.checks.segmentation import contradicts, found_in
 from dicom_sr.header import device
-from dicom_sr.kinds import Order
+from dicom_sr.kinds import NOTE, Order
 from dicom_sr.kinds.measurement_report import PRODUCT_USE, RESEARCH_USE
 from dicom_sr.nouns import Box, Code, MeasurementGroup
 from dicom_sr.references import frame_of_reference
@@ -231,7 +231,9 @@ def references(seen: Seen, around: Around, segs: Sequence[Seen]) -> Iterator[Fau
                 for item in items(series, "ReferencedSOPSequence"):
                     uid, sop_class = text(item, "ReferencedSOPInstanceUID"), text(item, "ReferencedSOPClassUID")
                     listed[uid] = sop_class, text(series, "SeriesInstanceUID")
-    known = {uid: what for uid, what in around.known.items() if uid != text(dataset, "SOPInstanceUID")}
+    not_meant = {text(one.dataset, "SOPInstanceUID") for one in around.objects if one.place == NOTE}
+    not_meant.add(text(dataset, "SOPInstanceUID"))
+    known = {uid: what for uid, what in around.known.items() if uid not in not_meant}
     where = f"{place}.CurrentRequestedProcedureEvidenceSequence"
     for uid, what in listed.items() if around.source is not None or around.images else ():
         if known.get(uid) != what:

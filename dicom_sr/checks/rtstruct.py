@@ -38,7 +38,7 @@ def beside(seen: Seen, around: Around) -> Iterator[Fault]:
     """All images are there; with an order, in its frame of reference, contours enclose the segments."""
     contours = list(_contours(seen))
     pointers = [(w, image) for where, one in contours for w, image in every(one, "ContourImageSequence", where)]
-    yield from resolved(pointers, around)
+    yield from resolved(pointers, around.known)
     if around.order is None:
         return
     wanted = frame_of_reference(around.order)

@@ -226,6 +226,13 @@ class Around:
         return found
 
     @cached_property
+    def rejected(self) -> dict[str, tuple[str, str]]:
+        """Class and series of the earlier objects that the order's set is to reject."""
+        earlier = self.order.supersedes if self.order is not None else None
+        objects = earlier.rejected if earlier is not None else ()
+        return {one.sop_instance_uid: (one.sop_class_uid, one.series_instance_uid) for one in objects}
+
+    @cached_property
     def volume(self) -> Volume | None:
         """The source's voxels."""
         return None if self.source is None else pixels.load(self.source)

@@ -19,6 +19,9 @@ from dicom_sr.source import SourceSeries
 SRClass = Literal["comprehensive3d", "comprehensive", "enhanced"]
 Tracking = Literal["plain", "cornerstone"]
 
+NOTE = "rejection_note"
+"""The kind that says of earlier objects that they no longer hold."""
+
 
 class UnknownKind(Problem):
     """No result kind has this name."""
@@ -60,6 +63,8 @@ class Supersedes:
     change: str
     correction: bool
     objects: tuple[Replaced, ...]
+    rejected: tuple[Replaced, ...] = ()
+    """Those that destinations have which want a note that rejects them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -87,7 +92,12 @@ class Order:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What the destination profile chooses, by kind."""
     companions: tuple[Built, ...] = ()
-    """Objects of this result set that were built before this one; an SR references them."""
+    """Objects of this result set that were built before this one."""
+
+    @property
+    def results(self) -> tuple[Built, ...]:
+        """Those of them that an SR or a key object selection points at: all but a note about earlier objects."""
+        return tuple(one for one in self.companions if one.kind != NOTE)
 
 
 class Build(Protocol):

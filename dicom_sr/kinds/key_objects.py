@@ -39,6 +39,9 @@ TITLES = (
 )
 """Terms of CID 7010 that a selection may be titled with, by their names in `codes.csv`."""
 
+REJECTIONS = TITLES[6:]
+"""Those under which what is pointed at is no longer to be shown."""
+
 QUALITY = (
     "image_artifacts",
     "no_image",
@@ -113,7 +116,7 @@ def build(order: Order) -> Built | None:
             sop_class_uid=built.sop_class_uid,
             sop_instance_uid=built.sop_instance_uid,
         )
-        for built in order.companions
+        for built in order.results
     ]
     if not images and not made:
         return None
@@ -136,7 +139,7 @@ def key_planes(order: Order) -> list[int]:
     return sorted(list(found.values())[:KEY_IMAGES])
 
 
-def document(head: Letterhead, selection: Selection) -> Built:
+def document(head: Letterhead, selection: Selection, *, kind: str = KIND) -> Built:
     """The selection as a document of its own on this letterhead.
 
     The letterhead of a note that no pipeline made names the node as its algorithm.
@@ -148,7 +151,7 @@ def document(head: Letterhead, selection: Selection) -> Built:
         return empty | evidence | root(head, selection, script), ()
 
     return on_letterhead(
-        head, kind=KIND, sop_class_uid=KeyObjectSelectionDocumentStorage, modality="KO", content=content
+        head, kind=kind, sop_class_uid=KeyObjectSelectionDocumentStorage, modality="KO", content=content
     )
 
 

@@ -113,7 +113,7 @@ def document(order: Order, script: Script) -> Elements:
         )
         | answered
         | predecessors(order)
-        | evidence(order, order.companions)
+        | evidence(order, order.results)
     )
 
 

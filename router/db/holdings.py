@@ -32,6 +32,7 @@ MODALITIES: Mapping[str, str] = {
     "label_map": "SEG",
     "measurement_report": "SR",
     "key_objects": "KO",
+    "rejection_note": "KO",
     "presentation_state": "PR",
     "rtstruct": "RTSTRUCT",
 }

@@ -16,7 +16,7 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from dicom_sr.kinds import SRClass, Tracking
+from dicom_sr.kinds import NOTE, SRClass, Tracking
 from dicom_sr.uids import LABEL_MAP_SEGMENTATION_STORAGE
 from router.config import Section
 
@@ -38,10 +38,15 @@ class Profile(Section):
     rtstruct: bool = Field(False, description="Structure set with the outlines, for planning systems")
     pdf: bool = Field(False, description="Measurements and key slices as an encapsulated PDF")
     key_objects: bool = Field(False, description="Key object selection of the key images and all results")
+    reject_superseded: bool = Field(
+        False,
+        description="Before a set that takes an earlier one's place: a key object selection that rejects the old "
+        "objects, for archives that hide them then (IHE IOCM)",
+    )
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if not self.kinds:
+        if not set(self.kinds) - {NOTE}:
             raise ValueError("a profile without any kind of result")
         return self
 
@@ -49,6 +54,7 @@ class Profile(Section):
     def kinds(self) -> tuple[str, ...]:
         """Result kinds in the order in which they are built and sent."""
         wanted = {
+            NOTE: self.reject_superseded,
             "segmentation": self.seg == "binary",
             "label_map": self.seg == "labelmap",
             "overlay": self.overlay != "none",
@@ -92,6 +98,7 @@ class Profile(Section):
         if self.sr != "none" and self.sr not in later:
             changed["sr"] = later[0] if later else "none"
         changed |= {name: False for name in ("gsps", "rtstruct", "pdf", "key_objects") if name in refused}
+        changed |= {"reject_superseded": False} if "key_objects" in refused else {}
         if not pictures:
             changed |= {"overlay": "none", "summary": False}
         elif self.overlay == "none" and changed.get("seg") == "none":
@@ -99,7 +106,7 @@ class Profile(Section):
         if pictures and changed.get("sr") == "none":
             changed["summary"] = True
         values = self.model_dump() | changed
-        return None if self.model_construct(**values).kinds == () else Profile(**values)
+        return None if not set(self.model_construct(**values).kinds) - {NOTE} else Profile(**values)
 
 
 REPORTS: tuple[SRClass, ...] = ("comprehensive3d", "comprehensive", "enhanced")

@@ -56,7 +56,9 @@ def build(node: Node, hand: InHand) -> Ending:
             )
         place, base = place_of(connection, job), node.settings.results.series_number_base
         (series_number,) = sets.series_numbers(connection, of, [place], base)
-        supersedes = supersede.told(connection, node, of, job.profile or "{}")
+        canonical = job.profile or "{}"
+        rejecting = outbox.rejecting(connection, of, canonical)
+        supersedes = supersede.told(connection, node, of, canonical, rejecting=rejecting)
     rows = sets.inputs(node, job, of)
     profile = Profile.model_validate_json(job.profile or "{}")
     hand.progress("reading", 0.0)

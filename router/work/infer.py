@@ -135,7 +135,10 @@ def assignment(node: Node, job: Job) -> Assignment:
         profiles = outbox.profiles(connection, job)
         numbers = sets.series_numbers(connection, job, range(len(profiles)), node.settings.results.series_number_base)
         kept = findings.of_same_work(connection, job)
-        supersedes = {canonical: supersede.told(connection, node, job, canonical) for canonical in profiles}
+        supersedes = {
+            one: supersede.told(connection, node, job, one, rejecting=outbox.rejecting(connection, job, one))
+            for one in profiles
+        }
     with writing(node.engine) as connection:  # before the first byte is read
         audit.write(
             connection,

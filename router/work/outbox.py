@@ -33,6 +33,15 @@ def profiles(connection: Connection, job: Job) -> dict[str, Profile]:
     return {profile.canonical(): profile for profile in sorted(found, key=Profile.canonical)}
 
 
+def rejecting(connection: Connection, job: Job, canonical: str) -> frozenset[str]:
+    """Destinations of this run that get this result set and want a note with it that rejects what it supersedes."""
+    if not Profile.model_validate_json(canonical).reject_superseded:
+        return frozenset()
+    known = in_force(connection)
+    to = {name: profile_of(connection, known[name]) for name in wanted(connection, job) if name in known}
+    return frozenset(name for name, profile in to.items() if profile is not None and profile.canonical() == canonical)
+
+
 def plan(connection: Connection, job_id: int, *, max_attempts: int) -> list[int]:
     """Make the deliveries that are wanted and not there yet of a run that is done, and the builds before them.
 

@@ -1,12 +1,12 @@
 """What becomes of the results of an earlier run when its series has changed: which somebody has, and what is said."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
-from dicom_sr.kinds import Replaced, Supersedes
+from dicom_sr.kinds import NOTE, Replaced, Supersedes
 from router.db import jobs, results, studies
 from router.domain import supersede
 from router.domain.delivery import Result
@@ -29,12 +29,39 @@ def before(connection: Connection, job: Job, *, profile: str | None = None) -> t
     return job, []
 
 
-def told(connection: Connection, node: Node, job: Job, profile: str) -> Supersedes | None:
-    """What the objects of this run, in this profile, say of the ones whose place they take."""
+def told(
+    connection: Connection, node: Node, job: Job, profile: str, *, rejecting: Collection[str] = ()
+) -> Supersedes | None:
+    """What the objects of this run, in this profile, say of the ones whose place they take.
+
+    `rejecting` are the destinations that get them and want a note with them that rejects the old ones.
+    """
     run, taken = before(connection, job, profile=profile)
     if not taken:
         return None
     at = datetime.fromtimestamp((run.finished_at or run.created_at) / 1e6, ZoneInfo(node.settings.timezone))
+    return Supersedes(
+        change=f"Supersedes the result of {at:%Y-%m-%d %H:%M}: {supersede.change(job, run)}.",
+        correction=supersede.is_correction(job, run),
+        objects=replaced(run, taken),
+        rejected=rejected(connection, job, rejecting),
+    )
+
+
+def rejected(connection: Connection, job: Job, rejecting: Collection[str]) -> tuple[Replaced, ...]:
+    """The newest objects that one of these destinations has of an earlier run; those before are rejected already."""
+    if not rejecting:
+        return ()
+    runs = jobs.list_(connection, study_instance_uid=job.study_instance_uid, limit=MOST_RUNS)
+    for run in supersede.earlier(job, runs):
+        taken = [(name, one) for name, one in results.delivered_of(connection, run.id) if name in rejecting]
+        if taken:
+            return replaced(run, taken)
+    return ()
+
+
+def replaced(run: Job, taken: Iterable[tuple[str, Result]]) -> tuple[Replaced, ...]:
+    """What was taken of a run, each object once; a note that rejected others is no result."""
     objects = {
         one.sop_instance_uid: Replaced(
             study_instance_uid=run.study_instance_uid,
@@ -43,12 +70,9 @@ def told(connection: Connection, node: Node, job: Job, profile: str) -> Supersed
             sop_instance_uid=one.sop_instance_uid,
         )
         for _, one in taken
+        if one.kind != NOTE
     }
-    return Supersedes(
-        change=f"Supersedes the result of {at:%Y-%m-%d %H:%M}: {supersede.change(job, run)}.",
-        correction=supersede.is_correction(job, run),
-        objects=tuple(objects.values()),
-    )
+    return tuple(objects.values())
 
 
 def held_for(connection: Connection, job: Job) -> dict[str, str]:

@@ -65,6 +65,7 @@ def test_a_profile_says_from_how_many_frames_on_a_segmentation_is_split():
         Profile, seg=st.sampled_from(["binary", "labelmap", "none"]),
         sr=st.sampled_from(["comprehensive3d", "comprehensive", "enhanced"]),
         overlay=st.sampled_from(["none", "key", "all"]), summary=st.booleans(), key_objects=st.booleans(),
+        reject_superseded=st.booleans(),
     ),
     st.frozensets(st.sampled_from(sorted(FIELDS))),
 )  # fmt: skip
@@ -77,4 +78,5 @@ def test_nothing_refused_is_in_what_comes_instead(profile: Profile, refused: fro
     assert not ("label map" in fields and "label_map" in instead.kinds)
     assert not ("pictures" in fields and {"overlay", "summary"} & set(instead.kinds))
     assert f"sr {instead.sr}" not in fields
+    assert not ("key_objects" in fields and {"key_objects", "rejection_note"} & set(instead.kinds))
     assert instead.without(refused) == instead

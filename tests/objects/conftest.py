@@ -148,19 +148,21 @@ def superseded(order: Order) -> Supersedes:
     """The result set of this order, as one that another takes the place of."""
     seg = segmentation.build(order)
     report = measurement_report.build(replace(order, companions=(seg,) if seg else ()))
+    objects = tuple(
+        Replaced(
+            study_instance_uid=str(order.source.header.StudyInstanceUID),
+            series_instance_uid=built.series_instance_uid,
+            sop_class_uid=built.sop_class_uid,
+            sop_instance_uid=built.sop_instance_uid,
+        )
+        for built in (seg, report)
+        if built is not None
+    )
     return Supersedes(
         change="Supersedes the result of 2026-11-21 12:00: 1 image came later, 7 instead of 6 were read.",
         correction=False,
-        objects=tuple(
-            Replaced(
-                study_instance_uid=str(order.source.header.StudyInstanceUID),
-                series_instance_uid=built.series_instance_uid,
-                sop_class_uid=built.sop_class_uid,
-                sop_instance_uid=built.sop_instance_uid,
-            )
-            for built in (seg, report)
-            if built is not None
-        ),
+        objects=objects,
+        rejected=objects,
     )
 
 

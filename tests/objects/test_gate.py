@@ -10,6 +10,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
+from dicom_sr import result_set
 from dicom_sr.check import GateClosed, check, inspect
 from dicom_sr.kinds import Built, Order, measurement_report, segmentation
 from tests.objects import conftest as make
@@ -400,3 +401,23 @@ def test_our_own_objects_are_inspected_without_an_order(chest: Order):
     assert [fault.what[:17] for fault in found] == ["is -834.5 HU, the", "is -834.5 HU, the"]  # means that are made up
     del datasets[0].SegmentSequence[0].SegmentLabel
     assert [str(fault) for fault in inspect(datasets)] == ["SEG.SegmentSequence[1].SegmentLabel: is missing"]
+
+
+def test_a_note_may_reject_what_the_set_supersedes_all_of_it_and_nothing_else(chest: Order):
+    order = replace(chest, supersedes=make.superseded(chest), uid=lambda name, place: chest.uid(f"again.{name}", place))
+    note, *others = result_set.build(("rejection_note", "segmentation", "measurement_report"), order)
+    assert note.kind == "rejection_note"
+
+    def without_one(dataset: Dataset) -> None:
+        dataset.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence.pop()
+
+    def of_the_source(dataset: Dataset) -> None:
+        (first, *_) = dataset.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+        first.ReferencedSOPSequence[0].ReferencedSOPInstanceUID = chest.source.planes[0].sop_instance_uid
+
+    for change in (without_one, of_the_source):
+        with pytest.raises(GateClosed, match="rejection_note"):
+            check([changed(note, change), *others], order)
+    nothing = replace(order, supersedes=replace(make.superseded(chest), rejected=()))
+    with pytest.raises(GateClosed, match="rejects objects, and the set supersedes none"):
+        check([note, *others], nothing)

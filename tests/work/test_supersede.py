@@ -108,6 +108,12 @@ def report(objects: list[Dataset]) -> Dataset:
     return found
 
 
+def pointed_at(note: Dataset) -> set[str]:
+    (of_study,) = note.CurrentRequestedProcedureEvidenceSequence
+    listed = (one for series in of_study.ReferencedSeriesSequence for one in series.ReferencedSOPSequence)
+    return {one.ReferencedSOPInstanceUID for one in listed}
+
+
 def late_image(site: Site) -> None:
     site.store(ct_series(site.folder / "later", shape=(7, 16, 24))[6])
 
@@ -158,10 +164,45 @@ def test_a_late_image_makes_a_new_result_that_names_the_old_one_and_says_what_ch
     first = after.ContentSequence[0].TextValue
     assert first.startswith("Supersedes the result of 20")
     assert first.endswith(": 1 image came later, 7 instead of 6 were read.")
+    assert "rejection_note" not in {one.kind for one in site.results(new.id)}
     there = deliveries(site)
     assert there[old.id, "pacs"].state is State.DONE
     assert there[old.id, "shelf"].state is State.SUPERSEDED
     assert there[new.id, "pacs"].state is State.DONE
+
+
+def test_a_destination_that_wants_it_gets_a_note_first_that_rejects_the_old_objects(site: Site) -> None:
+    places(site, reject_superseded=True)
+    decide(site)
+    worked(site)
+    assert {one.kind for one in site.results(runs(site)[0].id)} == {"segmentation", "measurement_report"}
+    late_image(site)
+    decide(site)
+    worked(site)
+    old, new = runs(site)
+    note, *others = made_by(site, new)
+    assert [one.kind for one in site.results(new.id)] == ["rejection_note", "segmentation", "measurement_report"]
+    assert note.Modality == "KO"
+    assert note.ConceptNameCodeSequence[0].CodeMeaning == "Rejected for Quality Reasons"
+    said = pointed_at(note)
+    assert said == {one.sop_instance_uid for one in site.results(old.id)}
+    assert note.SOPInstanceUID not in str(report(others).CurrentRequestedProcedureEvidenceSequence)
+    assert deliveries(site)[new.id, "pacs"].state is State.DONE
+
+
+def test_the_next_note_rejects_the_newest_results_and_no_note(site: Site) -> None:
+    places(site, reject_superseded=True)
+    decide(site)
+    worked(site)
+    for count in (7, 8):
+        site.store(ct_series(site.folder / f"later{count}", shape=(count, 16, 24))[count - 1])
+        decide(site)
+        worked(site)
+    _, second, third = runs(site)
+    note = made_by(site, third)[0]
+    said = pointed_at(note)
+    results_of_second = {one.sop_instance_uid: one.kind for one in site.results(second.id)}
+    assert sorted(results_of_second[uid] for uid in said) == ["measurement_report", "segmentation"]
 
 
 def test_a_superseded_result_that_was_delivered_is_shown_to_a_person_until_someone_has_looked(site: Site) -> None:
