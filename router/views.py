@@ -1,6 +1,6 @@
 """What people and programs are shown of the nouns: the same fields on the command line, in the API and the console."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +12,7 @@ from router.db import breakers, receipts, results
 from router.db import jobs as queue
 from router.db.engine import now
 from router.db.revisions import Revision
+from router.domain.audit import Row
 from router.domain.job import Job, Lane, State
 from router.domain.study import Study
 
@@ -108,3 +109,23 @@ def card(spec: Spec) -> dict[str, Any]:
 def revision(one: Revision, when: When = utc) -> dict[str, Any]:
     """A revision's line."""
     return {"number": one.number, "at": when(one.created_at), "author": one.author, "note": one.note}
+
+
+def act(one: Row) -> dict[str, Any]:
+    """A line of the audit; it names no patient."""
+    return {
+        "id": one.id,
+        "at": utc(one.at),
+        "who": one.who,
+        "act": one.act,
+        "outcome": one.outcome,
+        "study_instance_uid": one.study_instance_uid,
+        "job": one.job_id,
+        "patient_key": one.patient_key,
+        "detail": dict(one.detail),
+    }
+
+
+def detail(said: Mapping[str, Any]) -> str:
+    """What a line of the audit says besides, in one line."""
+    return ", ".join(f"{name} {value}" for name, value in said.items())

@@ -97,6 +97,7 @@ def list_(
     keys: Sequence[str] | None = None,
     act: Act | None = None,
     since: int | None = None,
+    before: int | None = None,
     limit: int | None = 100,
 ) -> list[Row]:
     """The newest rows that match, the oldest of them first."""
@@ -111,6 +112,8 @@ def list_(
         statement = statement.where(audit.c.act.in_([event for event, of in EVENTS.items() if of is act]))
     if since is not None:
         statement = statement.where(audit.c.at >= since)
+    if before is not None:
+        statement = statement.where(audit.c.id < before)
     return [_row(row) for row in connection.execute(statement).mappings()][::-1]
 
 

@@ -480,11 +480,14 @@ def list_(
     state: State | None = None,
     lane: Lane | None = None,
     study_instance_uid: str | None = None,
+    before: int | None = None,
     limit: int = 100,
 ) -> list[Job]:
-    """The newest jobs first."""
+    """The newest jobs first; with `before` those with smaller numbers, so that a page begins where one has ended."""
     wanted = {"state": state, "lane": lane, "study_instance_uid": study_instance_uid}
     conditions = [job.c[name] == value for name, value in wanted.items() if value is not None]
+    if before is not None:
+        conditions.append(job.c.id < before)
     rows = connection.execute(select(job).where(*conditions).order_by(job.c.id.desc()).limit(limit))
     return [_job(row) for row in rows.mappings()]
 

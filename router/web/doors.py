@@ -53,7 +53,8 @@ DOORS: tuple[Door, ...] = (
         "/console/{file}",
         "/favicon.ico",
     ),
-    *_doors(Scope.ADMINISTER, READING, "/users"),
+    *_doors(Scope.ADMINISTER, READING, "/users", "/audit"),
+    *_doors(Scope.ADMINISTER, READING, f"{API}/audit", f"{API}/audit.csv"),
     *_doors(Scope.READ, ("GET", "HEAD", "POST"), "/_nicegui/{file:rest}", "/_nicegui_ws/{file:rest}"),
     *_doors(
         Scope.READ,

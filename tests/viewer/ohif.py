@@ -1,4 +1,4 @@
-"""OHIF in headless Chromium: fetched once by npm, served beside an Orthanc, and driven as a reader would."""
+"""OHIF in headless Chromium: fetched once by npm, served beside an archive, and driven as a reader would."""
 
 import base64
 import http.client
@@ -15,7 +15,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -31,7 +31,7 @@ CACHE = Path(os.environ.get("VIEWER_CACHE", Path.home() / ".cache" / "isocenter-
 DIST = CACHE / "ohif" / "dist"
 
 DROPPED = {"host", "connection", "accept-encoding"}
-"""Headers that are not passed on to Orthanc; its answers come as they are."""
+"""Headers that are not passed on to the archive; its answers come as they are."""
 
 CONFIG = {
     "routerBasename": None,
@@ -86,9 +86,10 @@ def fetch() -> bool:
 
 
 class Pages(SimpleHTTPRequestHandler):
-    """OHIF's pages, and Orthanc's DICOMweb under the same origin."""
+    """OHIF's pages, and the archive's DICOMweb under the same origin."""
 
-    orthanc_port = 0
+    archive_port = 0
+    credentials: ClassVar[dict[str, str]] = {}
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
@@ -109,12 +110,13 @@ class Pages(SimpleHTTPRequestHandler):
     do_POST = do_GET  # noqa: N815
 
     def relay(self) -> None:
-        """To Orthanc and back; its DICOMweb plugin reads `includefield=a,b` and not `a%2Cb`."""
+        """To the archive and back; Orthanc's DICOMweb plugin reads `includefield=a,b` and not `a%2Cb`."""
         host = self.headers["Host"]
         headers = {key: value for key, value in self.headers.items() if key.lower() not in DROPPED}
         headers |= {"Host": host, "Forwarded": f"by=localhost;for=localhost;host={host};proto=http"}
+        headers |= self.credentials
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        peer = http.client.HTTPConnection("127.0.0.1", self.orthanc_port, timeout=60)
+        peer = http.client.HTTPConnection("127.0.0.1", self.archive_port, timeout=60)
         try:
             peer.request(self.command, self.path.replace("%2C", ",").replace("%2c", ","), body, headers)
             reply = peer.getresponse()
@@ -139,9 +141,9 @@ class Pages(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def served(orthanc_port: int) -> Iterator[str]:
-    """The address of OHIF beside this Orthanc."""
-    handler = type("PagesOf", (Pages,), {"orthanc_port": orthanc_port})
+def served(archive_port: int, **credentials: str) -> Iterator[str]:
+    """The address of OHIF beside the archive on this port of loopback."""
+    handler = type("PagesOf", (Pages,), {"archive_port": archive_port, "credentials": credentials})
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler))
     server.daemon_threads = True
     thread = Thread(target=server.serve_forever, daemon=True)
@@ -180,6 +182,14 @@ class Reader:
         for button in self.driver.find_elements(By.XPATH, "//*[text()='Skip all']"):
             button.click()
         self.canvas()
+
+    def find(self, words: str) -> None:
+        """Open the study list and wait until it shows these words."""
+        self.driver.get(f"{self.address}/")
+        body = "return document.body.innerText.toLowerCase()"
+        until(
+            lambda: words.lower() in self.driver.execute_script(body), deadline_s=90, what=f"{words!r} in OHIF's list"
+        )
 
     def load(self, description: str, modality: str) -> None:
         """Double-click the series of this description and modality in the study browser."""

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from dicom_sr import pixels, source
 from dicom_sr.check import check
-from dicom_sr.kinds import Order, measurement_report, segmentation
+from dicom_sr.kinds import Built, Order, measurement_report, segmentation
 from dicom_sr.readback import srgb
 from pipelines import catalog, phantom
 from tests.conftest import REPOSITORY, component, until
@@ -76,21 +76,27 @@ def case(request: pytest.FixtureRequest, viewer: Any, tmp_path_factory: pytest.T
     """The lungs of one CT, found, written for OHIF, let through the gate and stored beside their images."""
     _, archive = viewer
     paths = images_of(request.param, tmp_path_factory.mktemp(request.param))
+    case, written = case_of(request.param, paths)
+    for content in (*(path.read_bytes() for path in paths), *(one.part10 for one in written)):
+        assert archive.http.post("/instances", content=content).status_code == 200
+    return case
+
+
+def case_of(name: str, paths: list[Path]) -> tuple[Case, list[Built]]:
+    """The lungs of a CT, found, written for OHIF and let through the gate: its SEG and its report."""
     series = source.read(paths)
     pipeline = catalog.find(PIPELINE)
     findings = pipeline.runner(pixels.load(series), pipeline.spec.settings())
     order = replace(make.order_of(paths, findings), tracking="cornerstone")
     uid = order.uid
-    order = replace(order, uid=lambda kind, ordinal: uid(f"{request.param}.{kind}", ordinal))
+    order = replace(order, uid=lambda kind, ordinal: uid(f"{name}.{kind}", ordinal))
     seg = segmentation.build(order)
     assert seg is not None
     report = measurement_report.build(replace(order, companions=(seg,)))
     assert report is not None
     check([seg, report], order)
-    for content in (*(path.read_bytes() for path in paths), seg.part10, report.part10):
-        assert archive.http.post("/instances", content=content).status_code == 200
     read = [pydicom.dcmread(BytesIO(built.part10)) for built in (seg, report)]
-    return Case(request.param, order, *read)
+    return Case(name, order, *read), [seg, report]
 
 
 def test_the_segmentation_is_seen_where_it_was_found(viewer: Any, case: Case):

@@ -47,11 +47,14 @@ def routes(node: Node) -> APIRouter:
         state: State | None = None,
         lane: Lane | None = None,
         study: Annotated[str | None, Query(pattern=r"^[0-9.]{1,64}$", description="A StudyInstanceUID")] = None,
+        before: Annotated[int | None, Query(ge=1, le=2**53, description="Only smaller numbers: the next page")] = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> list[JobLine]:
         """Jobs, the newest first."""
         with reading(node.engine) as connection:
-            found = queue.list_(connection, state=state, lane=lane, study_instance_uid=study, limit=limit)
+            found = queue.list_(
+                connection, state=state, lane=lane, study_instance_uid=study, before=before, limit=limit
+            )
         return [JobLine(**views.job(one)) for one in found]
 
     @router.get("/jobs/{job_id}", responses=may_answer(404))

@@ -10,7 +10,7 @@ from nicegui import app as inner
 from nicegui import ui
 
 from router.node import Node
-from router.web.console import books, jobs, now, rest, studies
+from router.web.console import audit, books, jobs, now, rest, studies
 from router.web.console.desk import House
 from router.web.live import Live
 from router.web.pictures import Pictures
@@ -24,7 +24,7 @@ def add_to(app: FastAPI, node: Node, live: Live) -> None:
     inner.add_static_files("/console", ASSETS, max_cache_age=0)
     ui.add_head_html('<link rel="stylesheet" href="/console/console.css">', shared=True)
     ui.add_head_html('<script src="/console/console.js"></script>', shared=True)
-    for module in (now, studies, jobs, books, rest):
+    for module in (now, studies, jobs, books, rest, audit):
         module.add_to(house)
     ui.run_with(
         app,

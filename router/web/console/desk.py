@@ -34,6 +34,7 @@ PAGES: tuple[tuple[str, str, Scope], ...] = (
     ("/rules", "Rules", Scope.READ),
     ("/pipelines", "Pipelines", Scope.READ),
     ("/places", "Sources and destinations", Scope.READ),
+    ("/audit", "Audit", Scope.ADMINISTER),
     ("/users", "Users", Scope.ADMINISTER),
     ("/node", "Health", Scope.READ),
 )

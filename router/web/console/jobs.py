@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import Request
 from nicegui import ui
@@ -15,7 +16,8 @@ from router.web.api.jobs import COMMANDS
 from router.web.console.desk import Desk, House
 from router.web.console.parts import Words, box, button, card, chip, choice, link, table
 
-ANY = "any state"
+ANY, ANY_LANE = "any state", "any lane"
+PAGE = 50
 MOVES: dict[str, Event] = {
     "retry": Event.REVIVE, "hold": Event.HOLD, "release": Event.RELEASE, "cancel": Event.CANCEL,
 }  # fmt: skip
@@ -25,20 +27,23 @@ def add_to(house: House) -> None:
     """Both pages."""
 
     @ui.page("/jobs")
-    async def page(request: Request, state: str = ANY) -> None:
+    async def page(request: Request, state: str = ANY, lane: str = ANY_LANE, before: int = 0) -> None:
         desk = house.desk(request)
         with desk.page("Jobs", "/jobs"):
-            chosen = State(state) if state in list(State) else None
+            in_state = State(state) if state in list(State) else None
+            in_lane = Lane(lane) if lane in list(Lane) else None
+            last = before if 0 < before < 2**53 else None
 
             def look() -> list[Job]:
                 with reading(desk.node.engine) as connection:
-                    return queue.list_(connection, state=chosen, limit=200)
+                    return queue.list_(connection, state=in_state, lane=in_lane, before=last, limit=PAGE + 1)
 
-            def to(value: str) -> None:
-                ui.navigate.to("/jobs" if value == ANY else f"/jobs?state={value}")
-
-            choice("State", (ANY, *map(str, State)), to, value=str(chosen or ANY))
-            await desk.living(look, lambda found: listed(desk, found))
+            with box("div", "row"):
+                choice("State", (ANY, *map(str, State)), lambda value: ui.navigate.to(address(value, lane)),
+                       value=str(in_state or ANY))  # fmt: skip
+                choice("Lane", (ANY_LANE, *map(str, Lane)), lambda value: ui.navigate.to(address(state, value)),
+                       value=str(in_lane or ANY_LANE))  # fmt: skip
+            await desk.living(look, lambda found: paged(desk, found, address(state, lane), first=last is None))
 
     @ui.page("/jobs/{job_id}")
     async def one(request: Request, job_id: str) -> None:
@@ -52,6 +57,24 @@ def add_to(house: House) -> None:
                     return (found, views.job_in_full(connection, number, desk.clock)) if found else None
 
             await desk.living(look, lambda found: in_full(desk, found))
+
+
+def address(state: str, lane: str) -> str:
+    """Where the list of these jobs is."""
+    chosen = {"state": state, "lane": lane}
+    words = urlencode({name: value for name, value in chosen.items() if value in (*State, *Lane)})
+    return f"/jobs?{words}" if words else "/jobs"
+
+
+def paged(desk: Desk, found: list[Job], here: str, *, first: bool) -> None:
+    """A page of jobs, of which one more was read than fits, and the ways on."""
+    listed(desk, found[:PAGE])
+    with box("nav", "row") as nav:
+        nav.props["aria-label"] = "Pages of the list"
+        if not first:
+            ui.link("Newest", here)
+        if len(found) > PAGE:
+            ui.link("Older", f"{here}{'&' if '?' in here else '?'}before={found[PAGE - 1].id}")
 
 
 def listed(desk: Desk, found: list[Job]) -> None:
