@@ -21,6 +21,7 @@ from router.config import Settings, load
 from router.db.engine import connect
 from router.db.migrate import upgrade
 from router.db.node import node_id
+from router.db.place import refuse_network
 from router.node import Node
 from router.store import Store
 from router.wake import Bell
@@ -52,6 +53,7 @@ def open_node(settings: Settings) -> Node:
     Raises:  Problem (database out of reach, store not writable, not initialised)
     """
     catalog.look_in(settings.inference.models_path)
+    refuse_network(settings.database.url)
     engine = connect(settings.database.url)
     upgrade(engine)
     return Node(

@@ -50,6 +50,8 @@
     │   └── DatabaseTooNew: a newer Isocenter has already migrated this database
     ├── db.node
     │   └── NotInitialised: the database has no node yet
+    ├── db.place
+    │   └── NetworkDisk: the database would lie on a network file system
     ├── db.results
     │   └── OtherBytes: an object was built anew under a UID that is taken, with other bytes
     ├── db.revisions

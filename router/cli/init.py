@@ -51,7 +51,7 @@ def init(
     """Write a commented isocenter.yaml and a database with a first rulebook, sources and the PACS as destination."""
     from router import passwords, starter
     from router.config import load
-    from router.db import accounts, node, revisions
+    from router.db import accounts, node, place, revisions
     from router.db.engine import connect, writing
     from router.db.migrate import upgrade
 
@@ -63,6 +63,7 @@ def init(
     config.write_text(TEMPLATE.format(ae_title=ae_title, timezone=timezone, port=port, quiet=quiet_period_s))
     try:
         settings = load(config)
+        place.refuse_network(settings.database.url)
     except Problem:
         config.unlink()
         raise

@@ -9,7 +9,7 @@ from sqlalchemy import delete as delete_from
 
 from router.db import jobs
 from router.db.engine import now
-from router.db.tables import pledge
+from router.db.tables import job, pledge
 from router.domain.delivery import Commitment
 
 
@@ -64,3 +64,13 @@ def unanswered(connection: Connection, job_id: int) -> int:
     """How many requests for this delivery nobody has reported on."""
     silent = select(func.count()).where(pledge.c.job_id == job_id, pledge.c.committed.is_(None))
     return int(connection.execute(silent).scalar_one())
+
+
+def heard(connection: Connection, destination: str) -> bool:
+    """Whether this destination has ever reported on a request of ours."""
+    reported = (
+        select(pledge.c.job_id)
+        .join(job, job.c.id == pledge.c.job_id)
+        .where(job.c.destination == destination, pledge.c.committed.is_not(None))
+    )
+    return connection.execute(reported.limit(1)).first() is not None

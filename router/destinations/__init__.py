@@ -55,6 +55,10 @@ class CannotCommit(Problem):
     """The far side does not take requests for storage commitment, or not this one."""
 
 
+class Unheard(CannotCommit):
+    """The far side takes requests for storage commitment, and has never yet reported on one."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """What this node brings to any destination."""
@@ -97,9 +101,10 @@ class Confirm(Protocol):
 class Commit(Protocol):
     """Ask the far side to commit to keep these; its report where it came at once.
 
-    `unanswered` earlier requests were never reported on.
+    `unanswered` earlier requests were never reported on; `heard` is whether it has ever reported to us on any.
 
-    Raises:  CannotCommit, Unreachable, Rejected
+    Raises:  Unheard (read it back; where that cannot be, ask as if it had been heard), CannotCommit, Unreachable,
+             Rejected
     """
 
     def __call__(
@@ -110,6 +115,7 @@ class Commit(Protocol):
         context: Context,
         *,
         unanswered: int,
+        heard: bool,
     ) -> Commitment | Awaited: ...
 
 

@@ -13,7 +13,7 @@ from pynetdicom import evt
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
-from router.destinations import Awaited, CannotCommit, Context, Interrupted, Rejected
+from router.destinations import Awaited, CannotCommit, Context, Interrupted, Rejected, Unheard
 from router.destinations._node import Settings, associated
 from router.domain.delivery import Commitment, Outgoing, name_of
 
@@ -27,13 +27,22 @@ LINGER_S = 0.5
 MOST_UNANSWERED = 3
 """Requests without a report after which an archive is read back instead, where commitment is not required."""
 
+STRANGER_S = 300.0
+"""The longest wait for the first report ever of an archive that may be read back; perhaps it cannot call us at all."""
+
 
 def commit(
-    settings: Settings, outgoing: Sequence[Outgoing], transaction_uid: str, context: Context, *, unanswered: int = 0
+    settings: Settings,
+    outgoing: Sequence[Outgoing],
+    transaction_uid: str,
+    context: Context,
+    *,
+    unanswered: int = 0,
+    heard: bool = True,
 ) -> Commitment | Awaited:
     """Ask by N-ACTION; the report where it comes on the same association and soon.
 
-    Raises:  CannotCommit, Unreachable, Rejected
+    Raises:  Unheard, CannotCommit, Unreachable, Rejected
     """
     where = f"destination {settings.name}: {settings.ae_title}"
     if settings.commitment == "never":
@@ -42,8 +51,14 @@ def commit(
         raise CannotCommit(
             f"{where} takes requests for storage commitment and never reports", remedy="See whether it can call us"
         )
+    stranger = settings.commitment == "ask" and not heard
+    if stranger and unanswered:
+        raise Unheard(f"{where} has never reported to us", remedy="See whether it can call us; it is read back now")
     try:
-        return ask(settings, outgoing, transaction_uid, context, where)
+        answer = ask(settings, outgoing, transaction_uid, context, where)
+        if stranger and isinstance(answer, Awaited):
+            return Awaited(wait_s=min(answer.wait_s, STRANGER_S))
+        return answer
     except CannotCommit as problem:
         if settings.commitment == "require":
             raise Rejected(problem.what, remedy="Put that right there, or set its commitment to ask") from None

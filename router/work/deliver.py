@@ -17,7 +17,7 @@ from dicom_sr.problem import Problem
 from router import destinations, rulebook
 from router.db import audit, instances, jobs, pledges, receipts, results, revisions, studies
 from router.db.engine import reading, writing
-from router.destinations import Awaited, CannotCommit, Context, Destination, Interrupted, Kind
+from router.destinations import Awaited, CannotCommit, Context, Destination, Interrupted, Kind, Unheard
 from router.domain.delivery import DUPLICATE, Commitment, Outgoing, Receipt, Subject, Verdict, contradictions
 from router.domain.job import Job, Lane, Outcome
 from router.node import Node
@@ -155,7 +155,13 @@ def settled(node: Node, errand: Errand) -> Ending | Pause:
     missing = [one for one in errand.objects if one.sop_instance_uid not in errand.committed]
     if missing and errand.way.commit is not None:
         try:
-            answer = ask(node, errand, missing)
+            try:
+                answer = ask(node, errand, missing)
+            except Unheard as problem:
+                log.info("commitment.never_heard", reason=problem.what)
+                if read_back(node, errand):
+                    return ending(errand, "read back")
+                answer = ask(node, errand, missing, patient=True)
         except CannotCommit as problem:
             log.info("commitment.not_taken", reason=problem.what)
             return ending(errand, "read back" if read_back(node, errand) else "accepted")
@@ -173,19 +179,24 @@ def settled(node: Node, errand: Errand) -> Ending | Pause:
     return ending(errand, "committed")
 
 
-def ask(node: Node, errand: Errand, missing: Sequence[Outgoing]) -> Commitment | Awaited:
+def ask(node: Node, errand: Errand, missing: Sequence[Outgoing], *, patient: bool = False) -> Commitment | Awaited:
     """Ask to commit to what is missing; that we ask is written down before, and what comes at once, too.
 
-    Raises:  CannotCommit, Unreachable, Rejected
+    `patient` waits for who has never reported as for others.
+
+    Raises:  Unheard, CannotCommit, Unreachable, Rejected
     """
     commit = errand.way.commit
     assert commit is not None
     transaction_uid = f"2.25.{uuid4().int}"
     with writing(node.engine) as connection:
         unanswered = pledges.unanswered(connection, errand.job.id)
+        heard = patient or pledges.heard(connection, errand.destination.name)
         pledges.add(connection, transaction_uid, errand.job.id)
     try:
-        answer = commit(errand.destination, missing, transaction_uid, errand.context, unanswered=unanswered)
+        answer = commit(
+            errand.destination, missing, transaction_uid, errand.context, unanswered=unanswered, heard=heard
+        )
     except Interrupted:  # it may have heard us, and may report
         raise
     except Problem:

@@ -8,9 +8,10 @@ import pytest
 from pydicom.dataset import Dataset
 from structlog.testing import capture_logs
 
-from router.db import jobs, pledges, revisions
-from router.db.engine import reading, writing
+from router.db import audit, jobs, pledges, revisions
+from router.db.engine import clock, reading, writing
 from router.db.revisions import Kind
+from router.domain.audit import Act
 from router.domain.delivery import Commitment, Standing, Verdict, standing
 from router.domain.job import Lane, Outcome, State
 from router.ingest import listener
@@ -161,10 +162,24 @@ def test_who_takes_requests_and_never_reports_is_read_back_unless_commitment_is_
     assert far.found == (2 if commitment == "ask" else 0), "one C-FIND a series"
 
 
-def test_silence_leads_to_the_read_back_after_three_requests(site: Site) -> None:
-    with archive(commits=True, finds=True, state=Archive(silent=9)) as far:
+@pytest.mark.parametrize(
+    ("heard", "finds", "requests", "how"),
+    [(False, True, 1, "read back"), (True, True, 3, "read back"), (False, False, 3, "accepted")],
+    ids=["a stranger", "who has reported before", "a stranger that cannot be read back"],
+)
+def test_silence_leads_to_the_read_back(site: Site, heard: bool, finds: bool, requests: int, how: str) -> None:
+    """A stranger may not be able to call us at all: it is read back soon, and not after three deadlines."""
+    with archive(commits=True, finds=finds, state=Archive(silent=9)) as far:
         site.destinations(pacs(far, commitment_deadline_s=0.01))
-        (delivery,) = produce(site, "pacs")
+        if heard:
+            (earlier,) = produce(site, "pacs")
+            with writing(site.node.engine) as connection:
+                pledges.add(connection, "1.2.3", earlier)
+                pledges.report(connection, Commitment(transaction_uid="1.2.3", committed=frozenset(), failed={}))
+                pledges.settle(connection, "1.2.3")
+            delivery = earlier
+        else:
+            (delivery,) = produce(site, "pacs")
         with delivering(site):
 
             def overdue() -> bool:
@@ -172,8 +187,20 @@ def test_silence_leads_to_the_read_back_after_three_requests(site: Site) -> None
                 return site.job(delivery).state is State.DONE
 
             until(overdue, deadline_s=60, what="the end")
-    assert len(far.transactions) == 3
-    assert far.found == 2, "one C-FIND a series"
+    assert len(far.transactions) == requests
+    with reading(site.node.engine) as connection:
+        (sent,) = audit.list_(connection, act=Act.SENT)
+    assert sent.detail["proof"] == how
+
+
+def test_a_stranger_is_waited_for_a_few_minutes_and_not_until_the_deadline(site: Site) -> None:
+    with archive(commits=True, state=Archive(silent=9)) as far:
+        site.destinations(pacs(far, commitment_deadline_s=1e6))
+        (delivery,) = produce(site, "pacs")
+        with delivering(site):
+            until(lambda: site.job(delivery).state is State.WAITING, what="the wait")
+    with reading(site.node.engine) as connection:
+        assert site.job(delivery).not_before < clock(connection) + 301 * jobs.SECOND
 
 
 def test_who_is_never_to_be_asked_is_not(site: Site) -> None:
