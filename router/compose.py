@@ -3,8 +3,8 @@
 import ctypes
 import importlib
 import os
+import select
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -40,6 +40,7 @@ ROLES: dict[str, str] = {
 """Each role is a module with `serve(node, stop)`; only `infer` ever imports torch, and only in its worker."""
 
 PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
 UNFORESEEN = 70
 """Exit code after an error that nobody foresaw (EX_SOFTWARE); 1 and 2 say why starting again would change nothing."""
 DRAIN_S = 60.0
@@ -98,72 +99,99 @@ def crash(kind: type[BaseException], error: BaseException, trace: TracebackType 
     os._exit(UNFORESEEN)
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to end this process when its supervisor dies, so that a killed node leaves no half of itself."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if str(os.getppid()) != os.environ["ISOCENTER_SUPERVISOR"]:  # it died before we could ask
+def become(role: str, supervisor: int) -> None:
+    """What a fresh copy of the supervisor does first: a name of its own, no standard input, and an end with its parent.
+
+    The kernel ends it when the supervisor dies, so that a killed node leaves no half of itself.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(PR_SET_NAME, f"isocenter-{role}".encode())  # as `top` and `ps -o comm` show it, cut to 15 characters
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != supervisor:  # it died before we could ask
         raise SystemExit(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
 
 
 class Child:
     """One role's process, started again after a crash with growing pauses."""
 
-    def __init__(self, role: str, command: list[str]) -> None:
+    def __init__(self, role: str) -> None:
         self.role = role
-        self.command = command
         self.pause_s = RESTART_FIRST_S
         self.start_at = 0.0
         self.starts = 0
-        self.process: subprocess.Popen[bytes] | None = None
+        self.pid: int | None = None
 
-    def start(self) -> None:
-        """Start the process; its output is ours."""
+    def start(self) -> bool:
+        """Fork; whether this is the new process.
+
+        What the role imports is imported before: what roles share is then read once and not by each, and a role that
+        is started again runs at once, on the same code.
+        """
+        importlib.import_module(ROLES[self.role])
         self.started = time.monotonic()
         self.starts += 1
-        environment = os.environ | {"ISOCENTER_SUPERVISOR": str(os.getpid())}
-        self.process = subprocess.Popen(self.command, env=environment, stdin=subprocess.DEVNULL)
+        supervisor = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            become(self.role, supervisor)
+        return self.pid == 0
 
-    def look(self) -> int | None:
-        """Start it if it is due; its exit code if it ended since the last look."""
-        if self.process is None:
-            if time.monotonic() >= self.start_at:
-                self.start()
+    def due(self) -> bool:
+        """Whether it is to be started now."""
+        return self.pid is None and time.monotonic() >= self.start_at
+
+    def ended(self, *, within_s: float = 0) -> int | None:
+        """Its exit code, told once, if it ends within this time; negative after a signal."""
+        if self.pid is None:
             return None
-        code = self.process.poll()
-        if code is not None:
-            self.process = None
-            lived_s = time.monotonic() - self.started
-            self.pause_s = RESTART_FIRST_S if lived_s > 2 * RESTART_CAP_S else min(self.pause_s * 2, RESTART_CAP_S)
-            self.start_at = time.monotonic() + self.pause_s
+        handle = os.pidfd_open(self.pid)
+        try:
+            over, _, _ = select.select([handle], [], [], within_s)
+        finally:
+            os.close(handle)
+        if not over:
+            return None
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        self.pid = None
+        lived_s = time.monotonic() - self.started
+        self.pause_s = RESTART_FIRST_S if lived_s > 2 * RESTART_CAP_S else min(self.pause_s * 2, RESTART_CAP_S)
+        self.start_at = time.monotonic() + self.pause_s
         return code
 
 
 def supervise(config: Path, roles: list[str]) -> int:
     """Run these roles as processes of their own until SIGTERM or SIGINT; the exit code of `isocenter serve`.
 
-    A role that crashes is started again. One that says at the node's start why it cannot run (exit code 1 or 2: a taken
-    port, a store that is not writable) ends the node with the same code. Once the node runs, the same words end
-    nothing: what stood in the way of the role's next start may pass (a full disk), and the others work meanwhile.
+    Each is a copy of this process (fork), which has one thread and no open database then; in the copy this function
+    runs the role and returns. A role that crashes is started again. One that says at the node's start why it cannot run
+    (exit code 1 or 2: a taken port, a store that is not writable) ends the node with the same code. Once the node runs,
+    the same words end nothing: what stood in the way of the role's next start may pass (a full disk), and the others
+    work meanwhile.
     """
     settings = load(config)
     telemetry.configure(settings.log, role="supervisor")
-    open_node(settings)  # migrate once, before the roles come, and fail here if nothing can work
+    open_node(settings).engine.dispose()  # migrate once, before the roles come, and fail here if nothing can work
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends | {signal.SIGCHLD})
-    command = [sys.executable, "-m", "router.cli", "serve", "--config", str(config), "--role"]
-    children = [Child(role, [*command, role]) for role in roles]
+    children = [Child(role) for role in roles]
     log.info("node.started", roles=roles, pid=os.getpid())
     code = 0
     while True:
         for child in children:
-            ended = child.look()
+            if child.due() and child.start():
+                run_role(settings, child.role)
+                return 0
+            ended = child.ended()
             if ended in (1, 2) and child.starts == 1:
                 log.error("role.cannot_run", role_ended=child.role)
                 code = ended
                 break
             if ended is not None:
                 log.error("role.crashed", role_ended=child.role, exit_code=ended, restart_in_s=child.pause_s)
-        received = signal.sigtimedwait(ends | {signal.SIGCHLD}, 1.0 if any(c.process is None for c in children) else 60)
+        received = signal.sigtimedwait(ends | {signal.SIGCHLD}, 1.0 if any(c.pid is None for c in children) else 60)
         if code or (received is not None and received.si_signo in ends):
             break
     stop_all(children)
@@ -173,17 +201,15 @@ def supervise(config: Path, roles: list[str]) -> int:
 
 def stop_all(children: list[Child]) -> None:
     """Ask every role to drain, and end those that have not within the time for it."""
-    running = [child.process for child in children if child.process is not None]
-    for process in running:
-        process.terminate()
+    running = [(child, child.pid) for child in children if child.pid is not None]
+    for _, pid in running:
+        os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + DRAIN_S
-    for process in running:
-        try:
-            process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            log.error("role.killed", pid=process.pid, after_s=DRAIN_S)
-            process.kill()
-            process.wait()
+    for child, pid in running:
+        if child.ended(within_s=max(0.1, deadline - time.monotonic())) is None:
+            log.error("role.killed", pid=pid, after_s=DRAIN_S)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def serve(config: Path, role: str) -> int:
@@ -193,8 +219,6 @@ def serve(config: Path, role: str) -> int:
     """
     if role == "all":
         return supervise(config, list(ROLES))
-    if "ISOCENTER_SUPERVISOR" in os.environ:
-        die_with_parent()
     run_role(load(config), role)
     return 0
 

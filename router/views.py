@@ -3,11 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
-from pipelines.spec import Spec
 from router.db import breakers, receipts, results
 from router.db import jobs as queue
 from router.db.engine import now
@@ -15,6 +14,9 @@ from router.db.revisions import Revision
 from router.domain.audit import Row
 from router.domain.job import Job, Lane, State
 from router.domain.study import Study
+
+if TYPE_CHECKING:
+    from pipelines.spec import Spec
 
 When = Callable[[int | None], str]
 """A time of the database as it is shown."""
@@ -99,7 +101,7 @@ def job_in_full(connection: Connection, job_id: int, when: When = utc) -> dict[s
     return values
 
 
-def card(spec: Spec) -> dict[str, Any]:
+def card(spec: "Spec") -> dict[str, Any]:
     """The model card as plain values."""
     values = asdict(spec)
     values["settings"] = spec.settings.model_json_schema()["properties"] if spec.settings.model_fields else {}

@@ -8,9 +8,10 @@ import os
 import pkgutil
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipelines import models
-from pipelines.spec import Pipeline, UnknownPipeline
+if TYPE_CHECKING:
+    from pipelines.spec import Pipeline
 
 MODELS = "ISOCENTER_MODELS"
 """Environment variable with the folder of installed bundles; processes that are spawned inherit it."""
@@ -32,15 +33,20 @@ def own() -> tuple[str, ...]:
 
 def names() -> tuple[str, ...]:
     """Names of all entries, installed bundles included, sorted."""
+    from pipelines import models
+
     root = _root()
     return tuple(sorted({*own(), *(models.names(root) if root else ())}))
 
 
-def find(name: str) -> Pipeline:
+def find(name: str) -> "Pipeline":
     """The entry of this name.
 
     Raises:  UnknownPipeline, Untrusted when an installed bundle is no longer what was installed
     """
+    from pipelines import models
+    from pipelines.spec import Pipeline, UnknownPipeline
+
     if name in own():
         module = importlib.import_module(f"{__name__}.{name}")
         return Pipeline(spec=module.SPEC, runner=module.runner)

@@ -7,18 +7,16 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import Engine
 
 from dicom_sr.problem import Problem
-from pipelines import catalog
-from router.config import load
-from router.db.engine import connect
-from router.db.node import node_id
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 Config = Annotated[
     Path,
@@ -50,11 +48,16 @@ def peer(address: str) -> tuple[str, str, int]:
     return found["title"].strip(), found["host"].strip("[]"), int(found["port"])
 
 
-def database(config: Path) -> Engine:
+def database(config: Path) -> "Engine":
     """The node's database, as the settings name it; a schema that is too old or too new is refused, never migrated.
 
     Raises:  Problem
     """
+    from pipelines import catalog
+    from router.config import load
+    from router.db.engine import connect
+    from router.db.node import node_id
+
     settings = load(config)
     catalog.look_in(settings.inference.models_path)
     engine = connect(settings.database.url)
@@ -69,6 +72,9 @@ def who() -> str:
 
 def models_of(config: Path) -> Path | None:
     """Where this node's bundles lie, known to the catalogue from now on; None where there is no node."""
+    from pipelines import catalog
+    from router.config import load
+
     if not config.exists():
         return None
     root = load(config).inference.models_path

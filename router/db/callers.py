@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 
+from router.db.engine import insert_into
 from router.db.tables import caller
 
 KEPT = 1000
@@ -25,16 +25,17 @@ class Caller:
 
 def turned_away(connection: Connection, calling_ae_title: str, address: str, reason: str, at: int) -> None:
     """An association was rejected."""
-    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(caller)
     connection.execute(
-        insert.values(
+        insert_into(connection, caller)
+        .values(
             calling_ae_title=calling_ae_title,
             address=address,
             first_seen_at=at,
             last_seen_at=at,
             attempts=1,
             reason=reason,
-        ).on_conflict_do_update(
+        )
+        .on_conflict_do_update(
             index_elements=[caller.c.calling_ae_title, caller.c.address],
             set_={"last_seen_at": at, "attempts": caller.c.attempts + 1, "reason": reason},
         )

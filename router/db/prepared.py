@@ -7,13 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Insert, Update, bindparam
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError
 
-
-def insert_for(dialect: str) -> Any:
-    """The insert construct of this dialect, which knows ON CONFLICT."""
-    return (postgresql if dialect == "postgresql" else sqlite).insert
+from router.db.engine import insert_for
 
 
 class Prepared:

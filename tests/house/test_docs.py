@@ -1,7 +1,6 @@
 """Every command, setting and state in the docs exists, and the reverse."""
 
 import importlib
-import pkgutil
 import re
 import shlex
 import subprocess
@@ -25,9 +24,8 @@ EXAMPLE = REPOSITORY / "deploy" / "isocenter.example.yaml"
 
 
 def root() -> Any:
-    for module in pkgutil.iter_modules(cli.__path__):
-        if not module.name.startswith("_"):
-            importlib.import_module(f"{cli.__name__}.{module.name}")
+    for noun in cli.nouns():
+        importlib.import_module(f"{cli.__name__}.{noun}")
     return typer.main.get_command(cli.app)
 
 
@@ -79,6 +77,16 @@ def test_help_of_every_command_is_printed() -> None:
             [sys.executable, "-m", "router.cli", *words, "--help"], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
+
+
+def test_a_command_imports_no_other_noun() -> None:
+    code = (
+        "import sys; sys.argv = ['isocenter', 'send', '--help']\nfrom router import cli\n"
+        "try: cli.main()\nexcept SystemExit: pass\n"
+        "print(*sorted({*sys.modules} & {f'router.cli.{noun}' for noun in cli.nouns()}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "router.cli.send"
 
 
 def settings(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -37,7 +37,7 @@ def test_a_role_that_was_killed_is_started_again(tmp_path: Path) -> None:
         def role(name: str) -> psutil.Process | None:
             try:
                 alive = [p for p in supervisor.children() if p.status() != psutil.STATUS_ZOMBIE]
-                return next((p for p in alive if p.cmdline()[-1:] == [name]), None)
+                return next((p for p in alive if p.name() == f"isocenter-{name}"[:15]), None)
             except psutil.NoSuchProcess:  # one ended while we looked
                 return None
 

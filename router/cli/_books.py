@@ -1,0 +1,99 @@
+"""What `isocenter rules`, `sources` and `destinations` share: numbered revisions; nothing is edited in place."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy import Connection
+
+from router import revise
+from router.cli import app
+from router.cli._common import DEFAULT_CONFIG, AsJson, Config, clock, database, print_rows, talk, who
+from router.db import revisions
+from router.db.engine import reading, writing
+from router.db.revisions import Kind, Revision
+from router.errors import UnreadableFile
+
+Document = Annotated[Path, typer.Argument(help="A YAML file; - reads standard input")]
+Number = Annotated[int | None, typer.Option("--revision", "-r", help="Its number; the one in force by default")]
+
+
+def text_of(path: Path) -> str:
+    """What the file, or standard input, holds.
+
+    Raises:  UnreadableFile
+    """
+    if str(path) == "-":
+        return sys.stdin.read()
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnreadableFile(f"{path} cannot be read: {error}", remedy="Name a YAML file") from error
+
+
+def revision_of(connection: Connection, kind: Kind, number: int | None) -> Revision:
+    """The revision of this number, or the one in force."""
+    return revisions.current(connection, kind) if number is None else revisions.find(connection, kind, number)
+
+
+def rows_of(revision: Revision) -> list[dict[str, Any]]:
+    """The entries of a revision as they are listed."""
+    return [dict(entry) for entry in revision.body]
+
+
+def shelf(kind: Kind, what: str, columns: tuple[str, ...]) -> typer.Typer:
+    """The commands that all three kinds have."""
+    group = typer.Typer(help=f"{what}, as numbered revisions in the database.", no_args_is_help=True)
+    app.add_typer(group, name=str(kind))
+
+    @group.command("list", epilog=f"Example: isocenter {kind} list")
+    def list_(config: Config = DEFAULT_CONFIG, number: Number = None, as_json: AsJson = False) -> None:
+        """What is in force, a line each."""
+        with reading(database(config)) as connection:
+            revision = revision_of(connection, kind, number)
+        talk.print(f"{kind}, revision {revision.number} of {clock(revision.created_at)} by {revision.author}")
+        rows = [{column: entry.get(column, "") for column in columns} | entry for entry in rows_of(revision)]
+        print_rows(rows, columns, as_json=as_json, empty=f"There are no {kind}.")
+
+    @group.command("history", epilog=f"Example: isocenter {kind} history")
+    def history(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+        """All revisions, the newest first: who, when and why."""
+        with reading(database(config)) as connection:
+            found = revisions.list_(connection, kind)
+        rows = [{"number": r.number, "at": clock(r.created_at), "author": r.author, "note": r.note} for r in found]
+        print_rows(rows, ("number", "at", "author", "note"), as_json=as_json, empty=f"There are no {kind}.")
+
+    @group.command("export", epilog=f"Example: isocenter {kind} export > {kind}.yaml")
+    def export(config: Config = DEFAULT_CONFIG, number: Number = None) -> None:
+        """A revision as YAML that can be edited and imported."""
+        with reading(database(config)) as connection:
+            typer.echo(revise.export(revision_of(connection, kind, number)), nl=False)
+
+    @group.command("import", epilog=f"Example: isocenter {kind} import {kind}.yaml --note 'new scanner'")
+    def import_(
+        path: Document,
+        config: Config = DEFAULT_CONFIG,
+        note: Annotated[str, typer.Option(help="Why, for the history")] = "",
+    ) -> None:
+        """Put a document in force as the next revision, or name every fault with line and column and change nothing."""
+        text = text_of(path)
+        with writing(database(config)) as connection:
+            revision = revise.import_(connection, text, str(path), author=who(), note=note, kind=kind)
+        talk.print(f"{kind}: revision {revision.number} is in force")
+
+    @group.command("diff", epilog=f"Example: isocenter {kind} diff 3 4")
+    def diff(old: int, new: Annotated[int | None, typer.Argument()] = None, config: Config = DEFAULT_CONFIG) -> None:
+        """What a later revision (the one in force by default) says otherwise than an older one."""
+        with reading(database(config)) as connection:
+            found = revise.difference(revisions.find(connection, kind, old), revision_of(connection, kind, new))
+        typer.echo("\n".join(found.lines) if found else "no difference")
+
+    @group.command("rollback", epilog=f"Example: isocenter {kind} rollback 3")
+    def rollback(number: int, config: Config = DEFAULT_CONFIG) -> None:
+        """Put an older revision in force again, as a new one."""
+        with writing(database(config)) as connection:
+            revision = revise.rollback(connection, kind, number, author=who())
+        talk.print(f"{kind}: revision {revision.number} is in force, equal to {number}")
+
+    return group
