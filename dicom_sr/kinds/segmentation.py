@@ -151,10 +151,11 @@ def evened(frames: list[Frame], shape: tuple[int, ...]) -> list[Frame]:
     by up to eight pixels, and had better refuse them.
     """
     planes, rows, columns = shape
-    odd = rows * columns % 8 == 0 and len(frames) * rows * columns // 8 % 2
+    if rows * columns % 8 or len(frames) * rows * columns // 8 % 2 == 0:
+        return frames
     taken = set(frames)
     free = [(number, plane) for number in sorted({n for n, _ in frames}) for plane in range(planes)]
-    extra = [frame for frame in free if frame not in taken][:1] if odd else []
+    extra = [frame for frame in free if frame not in taken][:1]
     return sorted([*frames, *extra], key=lambda frame: (frame[0], -frame[1]))
 
 
@@ -163,14 +164,14 @@ def packed(layers: Sequence[LabelMap], frames: Sequence[Frame], rows: Rows) -> b
     size = layers[0].shape[1] * layers[0].shape[2]
     length = (len(frames) * size + 15) // 16 * 2
     head = struct.pack("<HH2sHI", tag_of("PixelData") >> 16, tag_of("PixelData") & 0xFFFF, b"OB", 0, length)
-    whole = bytearray(len(head) + length)
-    whole[: len(head)] = head
-    pixels = np.frombuffer(whole, np.uint8, offset=len(head))
+    whole = np.zeros(len(head) + length, np.uint8)  # pages that stay empty are never touched
+    whole[: len(head)] = np.frombuffer(head, np.uint8)
+    pixels = whole[len(head) :]
     if size % 8 == 0:
         _pack_rows(layers, frames, rows, pixels)
     else:
         _pack_eights(layers, frames, rows, pixels)
-    return whole  # type: ignore[return-value]  # bytes in all but name; a copy would double the memory
+    return whole.data  # type: ignore[return-value]  # bytes in all but name; a copy would double the memory
 
 
 def _pack_rows(layers: Sequence[LabelMap], frames: Sequence[Frame], rows: Rows, pixels: NDArray[np.uint8]) -> None:
