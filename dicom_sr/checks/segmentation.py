@@ -225,7 +225,11 @@ def _described(seen: Seen) -> Iterator[Fault]:
     """Every value of a LABELMAP's pixels is described by a segment, 0 by the background (PS3.3 C.8.20.2.3)."""
     if seen.ours and not any(True for _ in masks.lengths(seen)):
         known = {int(item.get("SegmentNumber", -1)) for item in items(seen.dataset, "SegmentSequence")}
-        strangers = sorted({int(value) for value in np.unique(masks.values(seen))} - known)
+        stored = masks.values(seen)
+        present = np.zeros(256**stored.itemsize, bool)
+        for frame in stored:
+            present[frame.ravel()] = True
+        strangers = sorted({int(value) for value in np.flatnonzero(present)} - known)
         if strangers:
             yield Fault(f"{seen.place}.SegmentSequence", f"does not describe the pixel values {strangers}")
 

@@ -42,10 +42,13 @@ def build(order: Order) -> tuple[Built, ...]:
 
 def _layer(order: Order, labels: LabelMap, ordinal: int) -> Built:
     planes = [plane for plane in reversed(range(len(labels))) if labels[plane].any()]
-    there = np.bincount(np.concatenate([np.unique(labels[plane]) for plane in planes]), minlength=256) > 0
+    frames = [run_lengths(labels[plane]) for plane in planes]
+    there = np.zeros(256, bool)
+    for frame in frames:
+        there[np.frombuffer(frame, np.uint8, offset=len(HEADER) + 1)[::2]] = True
     mine = [segment for segment in order.findings.segments if there[segment.number]]
     numbers = {segment.number: segment.number for segment in mine}
-    pixels = encapsulated([run_lengths(labels[plane]) for plane in planes])
+    pixels = encapsulated(frames)
 
     def content(script: Script) -> tuple[Elements, list[Code]]:
         own = image(order, len(planes), script, type="LABELMAP", bits=8)
