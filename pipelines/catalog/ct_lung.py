@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dicom_sr import codes
 from dicom_sr.nouns import Acquisition, Algorithm, Findings, Measurement, MeasurementGroup, NotFound, Volume
-from pipelines import measure, runtime, thorax
+from pipelines import measure, runtime, suitable, thorax
 from pipelines.kernels import Sharpness, sharpness
 from pipelines.measure import Distribution
 from pipelines.spec import OutputMeasurement, OutputSegment, Progress, Refused, Spec, freeze, silent
@@ -86,7 +86,7 @@ def runner(volume: Volume, settings: BaseModel, *, device: str = "cpu", progress
     Raises:  Refused, Cancelled (from progress)
     """
     chosen = Settings.model_validate(settings.model_dump())
-    _accept(volume)
+    suitable.ct_slices(volume, SPEC.name, apart_mm=TOO_THICK_MM)
     with runtime.settled():
         progress("seeing upright", 0.0)
         chest = thorax.see(volume, step=UPRIGHT_MM, device=device, progress=progress)
@@ -115,23 +115,6 @@ def runner(volume: Volume, settings: BaseModel, *, device: str = "cpu", progress
         not_found=tuple(_not_found(side, reason) for side, reason in why_not.items() if reason is not None),
         remarks=tuple(_general_remarks(chest, remarks)),
     )
-
-
-def _accept(volume: Volume) -> None:
-    """Refuses what is no volume of CT slices.
-
-    Raises:  Refused
-    """
-    made = volume.acquisition
-    if made.modality != "CT":
-        raise Refused(f"the series is {made.modality or 'of no modality'}, not CT", remedy="Route only CT to ct_lung")
-    if "LOCALIZER" in made.image_type:
-        raise Refused("the series is a localizer", remedy="Route the axial series of the study to ct_lung instead")
-    if max(volume.spacing) > TOO_THICK_MM:
-        raise Refused(
-            f"slices lie {max(volume.spacing):.1f} mm apart, at most {TOO_THICK_MM:g} mm can be measured",
-            remedy="Send a reconstruction with thinner slices",
-        )
 
 
 def _why_not(chest: Chest, side: Side) -> str | None:
