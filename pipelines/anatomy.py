@@ -72,7 +72,7 @@ def _turned(yaw: float, pitch: float) -> NDArray[np.float64]:
     return directions
 
 
-def _directions(orientation: Orientation) -> NDArray[np.float64]:
+def directions(orientation: Orientation) -> NDArray[np.float64]:
     """Row direction (of increasing column), column direction; their cross product is the slice direction."""
     plain = {"axial": ((1, 0, 0), (0, 1, 0)), "coronal": ((1, 0, 0), (0, 0, -1)), "sagittal": ((0, 1, 0), (0, 0, -1))}
     if orientation == "oblique":
@@ -85,7 +85,7 @@ def _directions(orientation: Orientation) -> NDArray[np.float64]:
 
 def grid(orientation: Orientation, spacing: Point) -> Grid:
     """A grid of this orientation that holds the whole chest."""
-    row, column = _directions(orientation)
+    row, column = directions(orientation)
     axes = np.stack([np.cross(row, column), column, row], axis=1)
     half = np.sqrt(((axes * np.array(HALF_EXTENT)[:, None]) ** 2).sum(axis=0))
     if orientation.startswith("oblique"):

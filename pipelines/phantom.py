@@ -43,6 +43,7 @@ __all__ = [
     "Phantom",
     "Variant",
     "chest",
+    "uid",
     "write",
 ]
 
@@ -83,6 +84,7 @@ class Phantom:
     orientation: Orientation
     seed: int
     slice_thickness: float
+    part: str = "CHEST"
 
     def __repr__(self) -> str:
         return f"Phantom({self.variant!r}, orientation={self.orientation!r}, seed={self.seed})"
@@ -112,7 +114,7 @@ def chest(
         array=array,
         affine=canvas.grid.affine,
         acquisition=_acquisition(
-            variant, spacing[0], _uid(hashlib.sha256(array.tobytes()).hexdigest(), canvas.grid.affine)
+            variant, spacing[0], uid(hashlib.sha256(array.tobytes()).hexdigest(), canvas.grid.affine)
         ),
     )
     patches = {label: float((canvas.emphysema & (truth == label)).sum()) * volume.voxel_ml for label in (1, 2)}
@@ -150,16 +152,16 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     series = phantom.volume.acquisition.series_instance_uid
     header = _header(phantom, made_at)
-    header.StudyInstanceUID = study_instance_uid or _uid(series, "study")
+    header.StudyInstanceUID = study_instance_uid or uid(series, "study")
     header.SeriesInstanceUID = series_instance_uid or series
-    header.FrameOfReferenceUID = _uid(series, "frame of reference", header.StudyInstanceUID)
+    header.FrameOfReferenceUID = uid(series, "frame of reference", header.StudyInstanceUID)
     header.PatientName, header.PatientID = patient_name, patient_id
     header.AccessionNumber, header.SeriesNumber = accession_number, series_number
     paths = []
     for index in range(phantom.volume.array.shape[0]):
-        uid = _uid(header.SeriesInstanceUID, index)
+        instance = uid(header.SeriesInstanceUID, index)
         paths.append(folder / f"{index + 1:04d}.dcm")
-        _write_slice(header, phantom.volume, index, uid, paths[-1])
+        _write_slice(header, phantom.volume, index, instance, paths[-1])
     return paths
 
 
@@ -187,7 +189,7 @@ def _truth_of(values: NDArray[np.int16], voxel_ml: float, emphysema_ml: float) -
     )
 
 
-def _uid(*parts: object) -> str:
+def uid(*parts: object) -> str:
     return f"2.25.{uuid5(PHANTOMS, '/'.join(map(str, parts))).int}"
 
 
@@ -225,11 +227,13 @@ def _header(phantom: Phantom, made_at: datetime) -> Any:
     header.DeviceSerialNumber = "0"
     header.SoftwareVersions = "1"
     header.ReferringPhysicianName = ""
-    header.StudyDescription = "CT chest (phantom)"
-    header.SeriesDescription = f"Chest {phantom.slice_thickness:g} mm {phantom.variant} {phantom.orientation}"[:64]
+    header.StudyDescription = f"CT {phantom.part.lower()} (phantom)"
+    header.SeriesDescription = (
+        f"{phantom.part.capitalize()} {phantom.slice_thickness:g} mm {phantom.variant} {phantom.orientation}"[:64]
+    )
     header.PatientBirthDate, header.PatientSex, header.PatientAge = "19650401", "O", "059Y"
     header.StudyID = "1"
-    header.BodyPartExamined = "CHEST"
+    header.BodyPartExamined = phantom.part
     header.SliceThickness = round(phantom.slice_thickness, 4)
     header.KVP = 120
     header.DataCollectionDiameter = 500

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
@@ -107,6 +108,7 @@ def run(
     allow_thick: Annotated[bool, typer.Option("--allow-thick", help="Short for --set allow_thick=true")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda:0")] = "auto",
     timezone: Annotated[str, typer.Option(help="IANA time zone of the dates in the objects")] = "UTC",
+    profile: Annotated[bool, typer.Option("--profile", help="Print where the time went, phase by phase")] = False,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -121,8 +123,10 @@ def run(
     settings = settings_of([*(setting or []), *(["allow_thick=true"] if allow_thick else [])], spec.settings)
     files = only(series_below(path), series, path)
     with Meter(pipeline) as meter:
+        meter.enter("start")
         inside = Inside(device, 0, meter.told)
         found = inside.run(Run(paths=files, pipeline=pipeline, settings=settings))
+        meter.enter("objects")
         objects = inside.build(order_of(spec, settings, files, ZoneInfo(timezone))).built
     assert inside.last is not None
     source, findings = inside.last
@@ -133,7 +137,8 @@ def run(
         (out / name).write_bytes(content)
     if as_json:
         measurements = [asdict(row) for row in found.measurements]
-        print_json({"measurements": measurements, "files": [str(out / name) for name in contents]})
+        said = {"measurements": measurements, "files": [str(out / name) for name in contents]}
+        print_json(said | ({"profile": meter.profile()} if profile else {}))
         return
     title = f"{pipeline} {spec.version}, {'research use' if spec.research_use else spec.title}"
     table = Table("structure", "measurement", "value", "unit", "remark", title=title)
@@ -142,26 +147,61 @@ def run(
     answer.print(table)
     for name in contents:
         answer.print(str(out / name), markup=False, soft_wrap=True)
+    if profile:
+        answer.print(timetable(meter.profile()))
+
+
+def timetable(profile: list[dict[str, Any]]) -> Table:
+    """Where the time went, a line a phase."""
+    table = Table("phase", "seconds", "share", title="Where the time went")
+    for row in profile:
+        table.add_row(row["phase"], f"{row['seconds']:.3f}", f"{100 * row['share']:.0f} %")
+    table.add_row("together", f"{sum(row['seconds'] for row in profile):.3f}", "")
+    return table
 
 
 class Meter:
-    """A progress bar that the pipeline moves."""
+    """A progress bar that the pipeline moves, and a clock that is read whenever a phase begins.
+
+    The phases are those that the pipeline tells, in its own words (a bundle's are pre, network and post), after "start"
+    (torch is imported and the device looked for) and "reading", and before "objects" (SEG and SR, and the gate).
+    """
 
     def __init__(self, pipeline: str) -> None:
         self.pipeline = pipeline
         self.bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=talk)
         self.task = self.bar.add_task(pipeline, total=1.0)
+        self.phase: str | None = None
+        self.entered = 0.0
+        self.spent: dict[str, float] = {}
 
     def __enter__(self) -> "Meter":
         self.bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.enter(None)
         self.bar.stop()
+
+    def enter(self, phase: str | None) -> None:
+        """A phase begins, and the one before it has ended."""
+        now = perf_counter()
+        if self.phase is not None:
+            self.spent[self.phase] = self.spent.get(self.phase, 0.0) + now - self.entered
+        self.phase, self.entered = phase, now
+
+    def profile(self) -> list[dict[str, Any]]:
+        """Seconds of each phase, and its share of all, in the order in which they began."""
+        whole = sum(self.spent.values()) or 1.0
+        return [
+            {"phase": phase, "seconds": round(seconds, 6), "share": round(seconds / whole, 4)}
+            for phase, seconds in self.spent.items()
+        ]
 
     def told(self, reply: object) -> None:
         """Show what the pipeline says of its progress."""
         if isinstance(reply, Phase):
+            self.enter(reply.phase if reply.fraction < 1 else "finishing")
             self.bar.update(self.task, description=f"{self.pipeline}: {reply.phase}", completed=reply.fraction)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicom_sr.nouns import Findings, Measurement, Volume
-from pipelines import anatomy, catalog, phantom
+from pipelines import anatomy, catalog, phantom, phantom_head
 from tests.pipelines.lungs import chest
 
 
@@ -18,7 +18,12 @@ def example(name: str) -> Volume:
 
 def made(name: str) -> phantom.Phantom:
     """The phantom that this entry takes."""
-    return chest()
+    return head() if name == "ct_head_hyperdense" else chest()
+
+
+@cache
+def head(variant: phantom_head.Variant = "dense", orientation: phantom.Orientation = "axial") -> phantom.Phantom:
+    return phantom_head.head(variant, orientation=orientation)
 
 
 def run(name: str, volume: Volume, **settings: Any) -> Findings:
