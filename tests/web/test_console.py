@@ -11,7 +11,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from sqlalchemy import insert, select, update
 
-from router.db import jobs, revisions, tables
+from router.db import audit, jobs, revisions, tables
 from router.db.engine import now, reading, writing
 from router.db.revisions import Kind
 from router.domain.job import Lane, State
@@ -206,6 +206,7 @@ def test_text_of_others_does_nothing(node: Node, browser: Browser) -> None:
             select(tables.job.c.id).where(tables.job.c.study_instance_uid == "1.2.66")
         ).scalar_one()
         connection.execute(update(tables.job).where(tables.job.c.id == job).values(reason=HOSTILE, state="failed"))
+        audit.write(connection, HOSTILE, "study.held", "1.2.66", why=HOSTILE)
         connection.execute(
             insert(tables.caller).values(
                 calling_ae_title=HOSTILE, address=HOSTILE, first_seen_at=now(), last_seen_at=now(), attempts=1,
@@ -213,7 +214,16 @@ def test_text_of_others_does_nothing(node: Node, browser: Browser) -> None:
             )
         )  # fmt: skip
     browser.log_in("admin")
-    for path in ("/", "/studies", "/studies/1.2.66", "/jobs", f"/jobs/{job}", "/places", "/studies?search=%3Cimg"):
+    for path in (
+        "/",
+        "/studies",
+        "/studies/1.2.66",
+        "/jobs",
+        f"/jobs/{job}",
+        "/places",
+        "/audit",
+        "/studies?search=%3Cimg",
+    ):
         browser.open(path)
         browser.shows("<img src=x" if "search" not in path else "Studies")
         assert not browser.driver.find_elements(By.CSS_SELECTOR, 'img[src="x"]'), path
@@ -242,7 +252,8 @@ def test_ten_thousand_studies_are_shown_page_by_page(node: Node, browser: Browse
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/studies", "/studies/1.2.30", "/jobs", "/rules", "/pipelines", "/places", "/users", "/node"]
+    "path",
+    ["/", "/studies", "/studies/1.2.30", "/jobs", "/rules", "/pipelines", "/places", "/audit", "/users", "/node"],
 )
 def test_no_serious_fault_of_accessibility(node: Node, browser: Browser, path: str) -> None:
     browser.log_in("admin")
