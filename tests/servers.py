@@ -85,8 +85,11 @@ class Orthanc:
 
 
 @contextmanager
-def orthanc(folder: Path, modalities: Mapping[str, tuple[str, int]]) -> Iterator[Orthanc]:
-    """An Orthanc of its own; `modalities` are the nodes that it may send to: name -> (AE title, port)."""
+def orthanc(folder: Path, modalities: Mapping[str, tuple[str, int]], **more: Any) -> Iterator[Orthanc]:
+    """An Orthanc of its own; `modalities` are the nodes that it may send to: name -> (AE title, port).
+
+    `more` goes into its configuration.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     http_port, dicom_port = free_port(), free_port()
     configuration = {
@@ -108,6 +111,7 @@ def orthanc(folder: Path, modalities: Mapping[str, tuple[str, int]]) -> Iterator
         "DicomModalities": {name: [title, "127.0.0.1", port] for name, (title, port) in modalities.items()},
         "Plugins": [str(plugin) for plugin in Path("/usr/share/orthanc/plugins").glob("libOrthancDicomWeb*")],
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+        **more,
     }
     (folder / "orthanc.json").write_text(json.dumps(configuration))
     with httpx.Client(base_url=f"http://127.0.0.1:{http_port}", timeout=60) as client:

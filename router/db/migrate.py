@@ -42,6 +42,11 @@ def head() -> str:
     return ScriptDirectory.from_config(configuration(None)).get_current_head() or ""
 
 
+def schemas() -> list[str]:
+    """Names of all schemas that this version knows, the newest first."""
+    return [one.revision for one in ScriptDirectory.from_config(configuration(None)).walk_revisions()]
+
+
 def configuration(connection: Connection | None) -> Config:
     """Alembic's own settings, with the connection that it should use."""
     settings = Config()
