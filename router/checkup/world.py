@@ -137,6 +137,8 @@ def database(engine: Engine) -> Iterator[Diagnosis]:
     try:
         with writing(engine) as connection:
             apart_s = (clock(connection) - now()) / 1e6
+        took_ms = (time.monotonic() - since) * 1000
+        with reading(engine) as connection:  # which may take long, and holds up nobody
             if engine.dialect.name == "sqlite" and (said := connection.scalar(text("PRAGMA quick_check"))) != "ok":
                 yield fault(about, f"it is damaged ({said})", "Stop the node and restore a backup: see the runbook")
     except DatabaseError as error:
@@ -144,7 +146,7 @@ def database(engine: Engine) -> Iterator[Diagnosis]:
         return
     if abs(apart_s) > CLOCK_S:
         yield warning(about, f"its clock is {apart_s:+.1f} s from ours", "Keep both clocks by NTP")
-    yield good(about, f"takes writes, {(time.monotonic() - since) * 1000:.0f} ms")
+    yield good(about, f"takes writes, {took_ms:.0f} ms")
 
 
 def reached(host: str, port: int, timeout_s: float) -> socket.socket | str:
