@@ -31,6 +31,14 @@ def impersonal(_: object, __: str, event: structlog.typing.EventDict) -> structl
     return {**event, "exception": told} if told else event
 
 
+def as_text(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """The same for people: an error a paragraph, a place a line."""
+    told = event.pop("exception", None)
+    if told:
+        event["exception"] = "\n".join("\n    ".join([one["kind"], *one["where"]]) for one in told)
+    return event
+
+
 class Impersonal(logging.Handler):
     """What libraries log: who, how bad and where in their source, and not the text, which may name a patient."""
 
@@ -54,6 +62,7 @@ def configure(settings: Log, *, role: str) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.StackInfoRenderer(),
             impersonal,
+            *([as_text] if pretty else []),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.level.upper()]),
