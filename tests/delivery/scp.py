@@ -38,6 +38,8 @@ class Archive:
 
     port: int = 0
     answers: list[int | Answer] = field(default_factory=list)
+    opened: int = 0
+    """TCP connections so far."""
     asked: list[str] = field(default_factory=list)
     """SOPInstanceUID of every C-STORE request, refused ones included."""
     kept: dict[str, bytes] = field(default_factory=dict)
@@ -65,6 +67,9 @@ class Archive:
     """What we were answered to our reports."""
     takes_role: bool = True
     """Whether it reports with role selection."""
+
+    def connected(self, _: evt.Event) -> None:
+        self.opened += 1
 
     def store(self, event: evt.Event) -> int:
         uid = str(event.request.AffectedSOPInstanceUID)
@@ -191,7 +196,12 @@ def archive(
         ae.add_supported_context(StorageCommitmentPushModel)
     ae.require_calling_aet = list(require_calling)
     ae.network_timeout = ae.dimse_timeout = ae.acse_timeout = 10
-    handlers = [(evt.EVT_C_STORE, held.store), (evt.EVT_C_FIND, held.find), (evt.EVT_N_ACTION, held.action)]
+    handlers = [
+        (evt.EVT_C_STORE, held.store),
+        (evt.EVT_C_FIND, held.find),
+        (evt.EVT_N_ACTION, held.action),
+        (evt.EVT_CONN_OPEN, held.connected),
+    ]
     server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers, ssl_context=tls)
     held.port = server.server_address[1]
     try:
