@@ -259,7 +259,8 @@ def dicom_node(about: str, one: dicom.Settings, context: Context) -> Iterator[Di
         yield fault(about, problem.what, remedy)
         return
     except Unreachable as problem:
-        yield fault(about, problem.what, "If that port speaks TLS, say tls: true; else ask what its log says")
+        remedy = f"Compare ae_title {one.ae_title} with its own, and tls with what its port speaks; see its log"
+        yield fault(about, problem.what, remedy)  # some that refuse a title hang up before the refusal is read
         return
     missing = [uid for uid in classes(one.profile) if uid not in taken]
     for uid in missing:

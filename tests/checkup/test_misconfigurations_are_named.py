@@ -175,7 +175,7 @@ def test_orthanc_is_well_and_a_wrong_title_of_it_is_named(made: Made, tmp_path: 
         assert [one.verdict for one in about] == [Verdict.OK], about
         assert "Segmentation Storage" in about[0].what
         made.pacs(far.dicom_port, ae_title="ORTANC")
-        named(made.doctor(), "destination pacs", "ORTANC", "Called AE title not recognised")
+        named(made.doctor(), "destination pacs", "ae_title ORTANC")
 
 
 def test_an_ae_title_of_ours_that_it_does_not_know_is_named(made: Made) -> None:
