@@ -17,14 +17,12 @@ from router import revise, rulebook
 from router.checkup import Diagnosis, fault, good, told, warning
 from router.config import Settings
 from router.db import migrate, revisions
+from router.db.place import NETWORK
 from router.db.revisions import Kind
 from router.domain.disk import GIGABYTE, Mark
 from router.errors import WrongRulebook
 from router.store import file_system
 from router.tls import UnusableCredentials, client_context, server_context
-
-NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs"})
-"""File systems that lie on another machine: SQLite's locks and shared memory do not work there."""
 
 RENEW_DAYS = 30
 LOW_PORTS = 1024
