@@ -48,7 +48,7 @@ def rule_us() -> float:
     (rule,) = rulebook.rules([chest_ct()])
     random = Random(1)
     series = [describe(past.headers(random)) for _ in range(500)]
-    rounds = [timed(lambda: [judge(rule, facts) for facts in series])[0] for _ in range(10)]
+    rounds = [timed(lambda: sum(judge(rule, facts) is not None for facts in series))[0] for _ in range(10)]
     return median(rounds) / len(series) * 1e6
 
 
