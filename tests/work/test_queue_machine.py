@@ -10,7 +10,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from router.db import jobs
 from router.db.engine import connect, reading, writing
-from router.db.tables import audit, audit_patient, job, metadata, study
+from router.db.tables import audit, audit_patient, breaker, job, metadata, study
 from router.domain.job import LIFE, Event, IllegalMove, Job, Lane, Outcome, State
 
 MOST = 3
@@ -27,7 +27,7 @@ class Queue(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.engine = connect(f"sqlite:///{Path(self.folder.name) / 'queue.db'}", durable=False)
-        metadata.create_all(self.engine, tables=[audit, audit_patient, job, study])
+        metadata.create_all(self.engine, tables=[audit, audit_patient, breaker, job, study])
         self.states: dict[int, tuple[State, int]] = {}
         self.held: dict[int, Job] = {}
 
