@@ -132,17 +132,25 @@ class Loop:
                         swept = time.monotonic()
                     with reading(self.node.engine) as connection:
                         looked = clock(connection)
-                    while not stop.is_set() and free.acquire(blocking=False):
-                        held = self.claim(presence.name)
-                        if held is None:
-                            free.release()
-                            break
+                    while not stop.is_set() and (held := self.take(free, presence.name)) is not None:
                         pool.submit(self.turn, held).add_done_callback(lambda _: self.make_room(free))
                     wait = self.idle_s(looked)
                 except SQLAlchemyError as error:
                     log.error("queue.unreachable", error=fault(error))
                     wait = UNREACHABLE_S
                 ear.wait(wait)
+
+    def take(self, free: threading.Semaphore, worker: str) -> Job | None:
+        """A job in a free slot; where there is none, or the database cannot say, the slot stays free."""
+        if not free.acquire(blocking=False):
+            return None
+        held = None
+        try:
+            held = self.claim(worker)
+        finally:
+            if held is None:
+                free.release()
+        return held
 
     def make_room(self, free: threading.Semaphore) -> None:
         """A slot is free again, and perhaps a destination."""

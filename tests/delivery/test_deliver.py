@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from router.db import jobs
 from router.db.engine import writing
 from router.domain.job import Lane, Outcome, State
-from router.work import circuit, deliver
+from router.work import circuit, deliver, loop
 from router.work.circuit import Circuits
 from tests.conftest import component, until
 from tests.delivery.conftest import delivering, pacs, produce
@@ -148,6 +148,22 @@ def test_an_archive_that_stays_away_spends_no_attempt_and_only_one_delivery_knoc
                 (Outcome.DELIVERED, 1),
                 (Outcome.DELIVERED, 1),
             ]
+
+
+def test_deliveries_go_on_when_the_database_can_be_asked_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time that it could not cost a slot, and after as many the lane stood still for ever."""
+    monkeypatch.setattr(loop, "UNREACHABLE_S", 0.01)
+    with archive() as far, capture_logs() as logs:
+        site.destinations(pacs(far))
+        (delivery,) = produce(site, "pacs")
+        with writing(site.node.engine) as connection:
+            connection.exec_driver_sql("ALTER TABLE breaker RENAME TO away")
+        with delivering(site):
+            errors = deliver.SLOTS + 1
+            until(lambda: sum(one["event"] == "queue.unreachable" for one in logs) >= errors, what="errors")
+            with writing(site.node.engine) as connection:
+                connection.exec_driver_sql("ALTER TABLE away RENAME TO breaker")
+            assert site.ended(delivery).outcome is Outcome.DELIVERED
 
 
 def test_deliveries_go_on_as_soon_as_the_archive_answers_its_echo(site: Site) -> None:

@@ -278,9 +278,13 @@ def test_a_peer_that_never_reads_its_answers_is_dropped(tmp_path: Path) -> None:
     with listening(tmp_path, pdu_timeout_s=1, idle_timeout_s=30) as door, Wire(door.port, receive_buffer=4096) as wire:
         wire.associate(window=(0, 1))
         refused = p_data(pdv(CT, 3, store_command("1.2.3.4.1", sop_class="1.2")), pdv(CT, 2, b""))
-        with pytest.raises(OSError):
-            for _ in range(20):  # until no buffer of the kernel, however large, takes more
+
+        def speak() -> None:  # until no buffer of the kernel, however large, takes more
+            while True:
                 wire.send(*[refused] * 100_000)
+
+        with pytest.raises(OSError):
+            speak()
         until(lambda: not door_threads(), deadline_s=30)
 
 
