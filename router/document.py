@@ -118,9 +118,9 @@ def read(path: Path, *, wrong: type[WrongFile]) -> Document:
         ) from None
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
+def suggestion(word: str, known: Iterable[str], *, cutoff: float = 0.7) -> str:
     """ ": did you mean X?" where a known word is near, else nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     if not near:
         folded = {candidate.casefold(): candidate for candidate in known}
         near = [folded[word.casefold()]] if word.casefold() in folded else []

@@ -32,6 +32,9 @@ from router.domain.rules import Mode, Preference, Priority, Rule, Scope, Take, W
 from router.errors import Fault, WrongRulebook
 from router.starter import starter as starter
 
+MISTYPED = 0.85
+"""Names more alike than this are one name, mistyped: ct_lungs and ct_lung, but not ct_abdomen and ct_bone."""
+
 Body = Sequence[Mapping[str, Any]]
 """What a revision holds: its entries, as they were written."""
 
@@ -402,7 +405,7 @@ def _lint_references(page: Document, loc: Loc, entry: Mapping[str, Any], known: 
         if isinstance(name, str):
             met.add(name)
         if isinstance(name, str) and name not in known.pipelines:
-            planned = entry.get("mode") == Mode.OFF and not suggestion(name, known.pipelines)
+            planned = entry.get("mode") == Mode.OFF and not suggestion(name, known.pipelines, cutoff=MISTYPED)
             if not planned:  # a rule that runs nothing may name what is not installed yet
                 yield page.fault(place, _unknown("pipeline", name, known.pipelines))
         elif isinstance(wanted, Mapping) and isinstance(name, str):
