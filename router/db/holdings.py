@@ -149,8 +149,8 @@ MADE_SERIES_IS_NOT_HELD = ~exists(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holding:
-    """One object that can be retrieved; `path` is relative to the store. What we made ourselves names no transfer
-    syntax: it is in Explicit VR Little Endian."""
+    """One object that can be retrieved; `path` is relative to the store. Of what we made ourselves only
+    the file says its transfer syntax."""
 
     sop_instance_uid: str
     sop_class_uid: str

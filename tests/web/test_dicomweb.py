@@ -404,3 +404,17 @@ def test_a_study_leaves_in_pieces_and_is_not_compressed(window: Window, reader: 
         assert sum(map(len, answer.iter_raw())) > 8 * 512 * 512 * 2
     said = reader.get(f"{STUDY}/metadata", headers=headers)
     assert said.headers.get("content-encoding") == "gzip", "headers shrink to a tenth"
+
+
+def test_a_result_of_ours_leaves_in_the_transfer_syntax_of_its_file(window: Window, reader: httpx.Client) -> None:
+    """Label maps lie in RLE, and the index does not say so."""
+    hold(window, ct())
+    words = pixels()
+    made = in_syntax(ct(number=7, PixelData=words.tobytes()), RLELossless)
+    uid = Answering(node=window.node, ae=None).make("1.2.1", "segmentation", made)
+    path = f"{STUDY}/series/{uid}.0/instances/{uid}"
+    ((kind, content),) = multipart(reader.get(path, headers={"accept": f"{DICOM}; transfer-syntax=*"}))
+    assert kind.endswith(str(RLELossless))
+    assert (dcmread(BytesIO(content)).pixel_array == words).all()
+    ((_, frame),) = multipart(reader.get(f"{path}/frames/1", headers={"accept": FRAMES}))
+    assert frame == words.tobytes()

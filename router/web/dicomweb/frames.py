@@ -29,7 +29,7 @@ from router.web.dicomweb import model, parts
 from router.web.dicomweb.asked import Media, NotAcceptable, NotHeldHere, accepted, root_of
 from router.web.dicomweb.model import PixelElement, UnreadableObject
 from router.web.dicomweb.parts import Part
-from router.web.dicomweb.wanted import INSTANCE, Archive, at, syntax_of, target_of
+from router.web.dicomweb.wanted import INSTANCE, Archive, at, target_of
 
 OCTETS = "application/octet-stream"
 NATIVE = str(uid.ExplicitVRLittleEndian)
@@ -141,8 +141,8 @@ def image_of(file: BinaryIO, one: Holding) -> Image:
     element = model.pixels_at(file, dataset)
     if element is None:
         raise NotHeldHere("this object has no pixels", remedy="Retrieve the instance")
-    inflated = syntax_of(one) == uid.DeflatedExplicitVRLittleEndian
-    return Image(file=file, dataset=dataset, element=element, syntax=NATIVE if inflated else syntax_of(one))
+    inflated = one.transfer_syntax_uid == uid.DeflatedExplicitVRLittleEndian
+    return Image(file=file, dataset=dataset, element=element, syntax=NATIVE if inflated else one.transfer_syntax_uid)
 
 
 def routes(archive: Archive) -> APIRouter:

@@ -18,7 +18,7 @@ from router.web.api.words import Asking
 from router.web.dicomweb import model, parts
 from router.web.dicomweb.asked import JSON, Media, NotAcceptable, NotHeldHere, accepted, root_of, takes_json
 from router.web.dicomweb.parts import Part
-from router.web.dicomweb.wanted import LEVELS, WAYS, Archive, at, syntax_of, target_of
+from router.web.dicomweb.wanted import LEVELS, WAYS, Archive, at, target_of
 
 DICOM = "application/dicom"
 ANY = "*"
@@ -66,7 +66,7 @@ def _agreed(wanted: Sequence[Media], found: Sequence[Holding], *, alone: bool) -
         if not media.takes(DICOM) or not (several or alone):
             continue
         syntax = media.transfer_syntax_uid or str(ExplicitVRLittleEndian)
-        if syntax == ANY or syntax in WAYS or all(syntax_of(one) == syntax for one in found):
+        if syntax == ANY or syntax in WAYS or all(one.transfer_syntax_uid == syntax for one in found):
             return media, syntax
     raise NotAcceptable(
         "none of the media types that are taken can be given",
@@ -75,11 +75,11 @@ def _agreed(wanted: Sequence[Media], found: Sequence[Holding], *, alone: bool) -
 
 
 def _left_in(one: Holding, syntax: str) -> str:
-    return syntax_of(one) if syntax == ANY else syntax
+    return one.transfer_syntax_uid if syntax == ANY else syntax
 
 
 def _part(archive: Archive, one: Holding, syntax: str, location: str) -> Part:
-    left_in, content = syntax_of(one), _content(archive, one)
+    left_in, content = one.transfer_syntax_uid, _content(archive, one)
     if _left_in(one, syntax) != left_in:
         with suppress(CannotTranscode):  # all of it has to arrive: its part then says in what it is
             left_in, content = syntax, iter([archive.rewritten(one, syntax)])
@@ -92,7 +92,7 @@ def _alone(archive: Archive, one: Holding, syntax: str) -> Response:
     Raises:  CannotTranscode
     """
     media_type = f"{DICOM}; transfer-syntax={_left_in(one, syntax)}"
-    if _left_in(one, syntax) != syntax_of(one):
+    if _left_in(one, syntax) != one.transfer_syntax_uid:
         return Response(archive.rewritten(one, syntax), media_type=media_type)
     return StreamingResponse(_content(archive, one), media_type=media_type)
 

@@ -6,12 +6,13 @@ study: that is one act of reading, noted once an hour for a person and a study.
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 from fastapi import Request
+from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_sr.explicit import to_explicit
@@ -66,11 +67,6 @@ def at(root: str, one: Holding) -> str:
     return f"{series}/instances/{one.sop_instance_uid}"
 
 
-def syntax_of(one: Holding) -> str:
-    """The transfer syntax of its file."""
-    return one.transfer_syntax_uid or str(ExplicitVRLittleEndian)
-
-
 def target_of(request: Request) -> Target:
     """What the path of this request names.
 
@@ -107,7 +103,15 @@ class Archive:
             raise NotHeldHere(f"no {target.level.name.lower()} of this UID is here", remedy="Search for it by QIDO-RS")
         if len(found) > MOST:
             raise NotHeldHere(f"more than {MOST} objects", remedy="Retrieve the series one by one")
-        return found
+        return [one if one.transfer_syntax_uid else self._of_ours(one) for one in found]
+
+    def _of_ours(self, one: Holding) -> Holding:
+        """A result of ours with the transfer syntax that its file names; the index does not: label maps are in RLE."""
+        try:
+            syntax = read_file_meta_info(self.path(one)).TransferSyntaxUID
+        except FileNotFoundError:  # told when it is opened
+            syntax = ExplicitVRLittleEndian
+        return replace(one, transfer_syntax_uid=str(syntax))
 
     def one(self, target: Target) -> Holding:
         """The one instance.
@@ -150,7 +154,7 @@ class Archive:
             transfer_syntax_uid=syntax,
             calling_ae_title=self.node.settings.ae_title,
         )
-        return beginning + WAYS[syntax](content, part10.dataset_offset(content), syntax_of(one))
+        return beginning + WAYS[syntax](content, part10.dataset_offset(content), one.transfer_syntax_uid)
 
     def path(self, one: Holding) -> Path:
         """Where its file lies."""
