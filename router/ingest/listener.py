@@ -3,7 +3,7 @@
 import threading
 import time
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -47,6 +47,8 @@ SPARE_CONNECTIONS = 64
 """Connections beyond the associations: those that are still asking, or are being turned away."""
 LOOK_S = 0.1
 """How often the accepting thread looks whether it should stop."""
+RECORD_AGAIN_S = 2.0
+"""After so long the end of an association that could not be recorded is tried again: it holds its studies."""
 DRAIN_S = 5.0
 """How long associations may go on when the listener is told to stop."""
 
@@ -66,6 +68,15 @@ class Visit:
     """How many instances of each study came, by StudyInstanceUID."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """How and when a visit ended, in microseconds since 1970 UTC."""
+
+    visit: Visit
+    ending: Ending
+    at: int
+
+
 class Door:
     """Handles what pynetdicom reports about associations and messages."""
 
@@ -78,6 +89,8 @@ class Door:
         self.admission = Admission(node.settings, Sources(self.engine), store)
         self.notice = Notice(node)
         self.visits: dict[Association, Visit] = {}
+        self.ends: deque[End] = deque()
+        """Of associations that are over, and not yet recorded."""
         self.most_connections = node.settings.listener.max_associations + SPARE_CONNECTIONS
 
     def requested(self, event: evt.Event) -> None:
@@ -163,15 +176,36 @@ class Door:
             return
         self.admission.leave(visit.source)
         ending = Ending.RELEASE if of.is_released else Ending.ABORT if of.is_aborted else Ending.LOST
-        try:
-            with writing(self.engine) as connection:
-                associations.closed(
-                    connection, visit.id, ending=ending, instances=visit.instances, studies=visit.studies, at=now()
-                )
-        except SQLAlchemyError as error:  # it is closed at the next start
-            log.error("association.not_recorded", why=str(error))
-        self.notice.tell()
+        self.ends.append(End(visit=visit, ending=ending, at=now()))
+        self.record_ends()
         log.info("association.closed", association=visit.id, ending=str(ending), instances=visit.instances)
+
+    def record_ends(self) -> None:
+        """Close the rows of associations that are over, also of those for which the disk had no room before.
+
+        What is left when we are killed is closed at the next start.
+        """
+        while True:
+            try:
+                end = self.ends.popleft()
+            except IndexError:  # nothing is left, or another thread has it
+                return
+            visit = end.visit
+            try:
+                with writing(self.engine) as connection:
+                    associations.closed(
+                        connection,
+                        visit.id,
+                        ending=end.ending,
+                        instances=visit.instances,
+                        studies=visit.studies,
+                        at=end.at,
+                    )
+            except SQLAlchemyError as error:
+                self.ends.appendleft(end)
+                log.error("association.not_recorded", association=visit.id, why=str(error))
+                return
+            self.notice.tell()
 
     def drain(self) -> None:
         """Let associations come to an end by themselves for a while, then end them."""
@@ -207,7 +241,8 @@ def _serve(door: Door, stop: threading.Event) -> None:
     for server in servers:
         host, port = server.server_address[:2]
         log.info("listener.ready", host=host, port=port, tls=server.credentials is not None)
-    stop.wait()
+    while not stop.wait(RECORD_AGAIN_S):
+        door.record_ends()
     for server in servers:
         server.stop_listening()
     for thread in listening:

@@ -7,6 +7,7 @@ import pytest
 from pydicom import dcmread
 from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
 from sqlalchemy import select
+from structlog.testing import capture_logs
 
 from router.db import associations
 from router.db.engine import reading, writing
@@ -80,6 +81,23 @@ def test_what_came_before_the_listener_died_is_an_act_at_its_next_start(door: Do
         (row,) = received(door)
     assert (row["study_instance_uid"], row["detail"]["instances"], row["detail"]["ending"]) == ("1.2.3", 1, "lost")
     assert len(received(door)) == 1
+
+
+def test_an_end_that_could_not_be_recorded_is_recorded_as_soon_as_it_can_be(door: Door) -> None:
+    with capture_logs() as logged:
+        with association(door, slice_of()) as made:
+            assert made.send_c_store(slice_of()).Status == 0
+            with writing(door.node.engine) as connection:
+                connection.exec_driver_sql("ALTER TABLE audit RENAME TO gone")
+        until(lambda: "association.not_recorded" in [line["event"] for line in logged], what="a failed attempt")
+    with reading(door.node.engine) as connection:
+        assert [one.ending for one in associations.open_now(connection)] == [None]
+    with writing(door.node.engine) as connection:
+        connection.exec_driver_sql("ALTER TABLE gone RENAME TO audit")
+    (row,) = until(lambda: received(door), what="the act")
+    assert (row["detail"]["instances"], row["detail"]["ending"]) == (1, "release")
+    with reading(door.node.engine) as connection:
+        assert associations.open_now(connection) == []
 
 
 def received(door: Door) -> list[dict[str, Any]]:
