@@ -236,7 +236,7 @@ def test_silence_in_the_handshake_and_in_a_record_ends_the_connection(tmp_path: 
             began = time.monotonic()
             assert silent.is_closed()
             assert half.is_closed()
-            assert time.monotonic() - began < 15
+            assert time.monotonic() - began < 40
         with Wire(port) as plain:  # no TLS at all
             plain.send(associate())
             assert plain.is_closed()

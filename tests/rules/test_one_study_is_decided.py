@@ -329,7 +329,7 @@ def test_the_role_is_woken_by_the_bell_and_stops_when_it_is_told(make_site: Make
         site.receive()
         site.node.bell.ring("decide")
         until(site.jobs, what="a job")
-        assert time.monotonic() - begun < 5  # a safety net alone would have taken half a minute
+        assert time.monotonic() - begun < 20  # a safety net alone would have taken half a minute
     finally:
         stop.set()
         site.node.bell.ring("decide")
