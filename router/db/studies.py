@@ -81,6 +81,7 @@ def complete(connection: Connection, study_instance_uid: str, *, now: int, witne
             state=StudyState.COMPLETE,
             generation=study.c.generation + 1,
             completed_at=now,
+            completed_after=now - study.c.last_instance_at,
             witnesses=witnesses,
             decide_at=None,
             held_reason=None,

@@ -163,6 +163,7 @@ study = Table(
     Column("last_instance_at", BigInteger, nullable=False),
     Column("decide_at", BigInteger, comment="when decide looks again; NULL when there is nothing to decide"),
     Column("completed_at", BigInteger),
+    Column("completed_after", BigInteger, comment="from its last instance to its last completion, in microseconds"),
     Column("witnesses", JSON, comment="how completeness was known, at the last completion"),
     Column("held_reason", Text),
     Column("attention", Text, comment="what a person should look at; NULL once someone has"),
@@ -175,6 +176,7 @@ Index("ix_study_patient_name", study.c.patient_name, study.c.study_instance_uid)
 Index("ix_study_accession_number", study.c.accession_number)
 Index("ix_study_study_date", study.c.study_date, study.c.study_instance_uid)
 Index("ix_study_last_instance_at", study.c.last_instance_at)
+Index("ix_study_completed_at", study.c.completed_at)
 
 pause = Table(
     "pause",
@@ -314,6 +316,7 @@ Index(
 )
 Index("ix_job_study_instance_uid", job.c.study_instance_uid)
 Index("ix_job_state", job.c.state, job.c.id)
+Index("ix_job_finished_at", job.c.finished_at)
 Index(
     "uq_job_inference",
     job.c.pixels_digest,

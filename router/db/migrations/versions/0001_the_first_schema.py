@@ -378,6 +378,7 @@ def upgrade() -> None:
             postgresql_where=sa.text("state = 'running'"),
         )
         batch_op.create_index("ix_job_study_instance_uid", ["study_instance_uid"], unique=False)
+        batch_op.create_index("ix_job_finished_at", ["finished_at"], unique=False)
         batch_op.create_index("ix_job_state", ["state", "id"], unique=False)
         batch_op.create_index(
             "uq_job_build",
@@ -471,6 +472,12 @@ def upgrade() -> None:
             comment="when decide looks again; NULL when there is nothing to decide",
         ),
         sa.Column("completed_at", sa.BigInteger(), nullable=True),
+        sa.Column(
+            "completed_after",
+            sa.BigInteger(),
+            nullable=True,
+            comment="from its last instance to its last completion, in microseconds",
+        ),
         sa.Column("witnesses", sa.JSON(), nullable=True, comment="how completeness was known, at the last completion"),
         sa.Column("held_reason", sa.Text(), nullable=True),
         sa.Column("attention", sa.Text(), nullable=True, comment="what a person should look at; NULL once someone has"),
@@ -485,6 +492,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("study", schema=None) as batch_op:
         batch_op.create_index("ix_study_accession_number", ["accession_number"], unique=False)
+        batch_op.create_index("ix_study_completed_at", ["completed_at"], unique=False)
         batch_op.create_index("ix_study_decide_at", ["decide_at"], unique=False)
         batch_op.create_index("ix_study_last_instance_at", ["last_instance_at"], unique=False)
         batch_op.create_index(
