@@ -311,9 +311,10 @@ def _number(text: str) -> int:
 
 
 def _study(row: Row[Any]) -> Study:
-    values = dict(row._mapping)
-    patient = Patient(**{name: values.pop(name) for name in Patient.__slots__})
-    return Study(**{**values, "state": StudyState(values["state"])}, patient=patient)
+    values = row._mapping
+    patient = Patient(**{name: values[name] for name in Patient.__slots__})
+    kept = {name: values[name] for name in Study.__slots__ if name != "patient"}
+    return Study(**{**kept, "state": StudyState(kept["state"])}, patient=patient)
 
 
 def _series(row: Row[Any]) -> Series:
