@@ -137,11 +137,7 @@ def number_of(seen: Seen, index: int, frames: int) -> int | None:
 
 def _empty(seen: Seen, shape: tuple[int, ...]) -> Volume:
     """Nothing but the grid: what a SEG has of its source."""
-    measures = [
-        part
-        for group in (*seen.shared, *(seen.groups[0] if seen.groups else ()))
-        for part in items(group.dataset, "PixelMeasuresSequence")
-    ]
+    measures = [part for group in seen.for_all for part in items(group.dataset, "PixelMeasuresSequence")]
     spacing = (numbers(measures[0], "PixelSpacing") if measures else ()) or (1.0, 1.0)
     return Volume(
         array=np.zeros(shape, np.int16),

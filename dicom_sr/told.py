@@ -90,7 +90,7 @@ def counts(seen: Seen) -> tuple[dict[int, int], dict[int, int]]:
 
 def voxel_ml(seen: Seen) -> float | None:
     """Volume of one voxel by the object's own spacings, None where it does not say them."""
-    groups = (*seen.shared, *(seen.groups[0] if seen.groups else ()))
+    groups = seen.for_all
     measures = [part for group in groups for part in items(group.dataset, "PixelMeasuresSequence")]
     spacing = numbers(measures[0], "PixelSpacing") if measures else ()
     depth = numbers(measures[0], "SpacingBetweenSlices") or numbers(measures[0], "SliceThickness") if measures else ()

@@ -15,7 +15,6 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sr._concepts_dict import concepts
 from pydicom.sr._snomed_dict import mapping
-from pydicom.tag import BaseTag
 
 from dicom_sr import codes
 from dicom_sr.checks.fault import Fault, every, items, one_of, text
@@ -98,20 +97,16 @@ def attributes(seen: Seen, type_1: tuple[str, ...], type_2: tuple[str, ...]) -> 
         yield from missing(equipment, EQUIPMENT_1, (), where)
     used: set[str] = set()
     yield from forms(dataset, place, Seeking(ours=seen.ours, used=used))
-    looked: set[int] = set()
     clean: set[bytes] = set()
-    for index, frame in enumerate(seen.groups, start=1):
-        for group in frame:
-            if id(group.dataset) not in looked:
-                looked.add(id(group.dataset))
-                pattern = INSTANCE.sub(b"", group.encoded)
-                if pattern and pattern in clean:
-                    continue
-                where = f"{place}.PerFrameFunctionalGroupsSequence[{index}]"
-                faults = list(forms(group.dataset, where, Seeking(ours=seen.ours, used=used)))
-                if not faults:
-                    clean.add(pattern)
-                yield from faults
+    for index, group in seen.framed.distinct:
+        pattern = INSTANCE.sub(b"", group.encoded)
+        if pattern and pattern in clean:
+            continue
+        where = f"{place}.PerFrameFunctionalGroupsSequence[{index}]"
+        faults = list(forms(group.dataset, where, Seeking(ours=seen.ours, used=used)))
+        if not faults:
+            clean.add(pattern)
+        yield from faults
     declared = {text(item, "CodingSchemeDesignator") for item in items(dataset, "CodingSchemeIdentificationSequence")}
     for scheme in sorted(used - declared):
         if scheme.startswith("99"):  # PS3.3 C.12.1 (Coding Scheme Identification)
@@ -145,41 +140,48 @@ def _filled(dataset: Dataset, keyword: str) -> bool:
 def forms(dataset: Dataset, place: str, seeking: Seeking) -> Iterator[Fault]:
     """Values that their VR does not allow, and incomplete or misnamed codes, at any depth."""
     for tag in sorted(dataset.keys()):
-        keyword = keyword_for_tag(tag)
+        keyword = _keyword(tag)
         if keyword in NOT_CODED:
             continue
         raw = dataset.get_item(tag)
-        where = f"{place}.{keyword or tag}"
-        if raw is not None and raw.VR == "SQ":
-            yield from _sequence(dataset, tag, where, seeking)
+        vr = raw.VR if isinstance(raw, RawDataElement) and raw.VR else dataset[tag].VR
+        if vr == "SQ":
+            yield from _sequence(dataset, tag, raw, f"{place}.{keyword or tag}", seeking)
             continue
-        element = dataset[tag]
-        if element.VR == "SQ":
-            yield from _sequence(dataset, tag, where, seeking)
-            continue
-        pattern = FORMS.get(element.VR)
+        pattern = FORMS.get(vr)
         if pattern is None:
             continue
-        values = element.value if element.VM > 1 else [element.value]
+        values = _written(dataset, tag, raw)
         if keyword not in REFERENCES:
-            for value in values:
-                written = str(getattr(value, "original_string", None) or ("" if value is None else value))
+            for written in values:
                 if not pattern.fullmatch(written):
-                    shown = "a value" if tag.group == 0x0010 else repr(written)
-                    yield Fault(where, f"{shown} is no {element.VR}")
+                    shown = "a value" if tag >> 16 == 0x0010 else repr(written)
+                    yield Fault(f"{place}.{keyword or tag}", f"{shown} is no {vr}")
         if keyword in ENUMERATED:
-            for value in values:
-                yield from one_of(place, keyword, str(value or ""), ENUMERATED[keyword])
+            for written in values:
+                yield from one_of(place, keyword, written, ENUMERATED[keyword])
 
 
-def _sequence(dataset: Dataset, tag: BaseTag, where: str, seeking: Seeking) -> Iterator[Fault]:
+_keyword = cache(keyword_for_tag)
+
+
+def _written(dataset: Dataset, tag: int, raw: object) -> list[str]:
+    """The values as they are written; those in letters beyond ASCII as pydicom reads them."""
+    if isinstance(raw, RawDataElement) and isinstance(raw.value, bytes) and raw.value.isascii():
+        return raw.value.decode().rstrip(" \0").split("\\")
+    element = dataset[tag]
+    values = element.value if element.VM > 1 else [element.value]
+    return [str(getattr(one, "original_string", None) or ("" if one is None else one)) for one in values]
+
+
+def _sequence(dataset: Dataset, tag: int, raw: object, where: str, seeking: Seeking) -> Iterator[Fault]:
     """The items of a sequence; one that is encoded as an earlier one without fault is not looked at again."""
-    raw = dataset.get_item(tag)
     encoded = (int(tag), bytes(raw.value)) if isinstance(raw, RawDataElement) and raw.value else None
     if encoded in seeking.clean:
         return
     faults: list[Fault] = []
-    for number, item in enumerate(dataset[tag].value or (), start=1):
+    keyword = _keyword(tag)
+    for number, item in enumerate((dataset.get(keyword) if keyword else dataset[tag].value) or (), start=1):
         seeking.used.add(text(item, "CodingSchemeDesignator") if "CodeMeaning" in item else "")
         faults += _code(item, f"{where}[{number}]", ours=seeking.ours)
         faults += forms(item, f"{where}[{number}]", seeking)

@@ -10,6 +10,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_sequence
 
+from dicom_sr import lean
 from dicom_sr.elements import tag_of
 from dicom_sr.nouns import Code
 
@@ -57,6 +58,8 @@ def code_of(dataset: Dataset, keyword: str) -> Code | None:
 @lru_cache(maxsize=4096)
 def _encoded(value: bytes, implicit: bool, little_endian: bool, encodings: tuple[str, ...]) -> Code | None:
     """The same, from bytes: the same few hundred codes come again in every group of a report."""
+    if not implicit and little_endian:
+        return _single(lean.sequence(value, encodings))
     return _single(list(read_sequence(BytesIO(value), implicit, little_endian, len(value), list(encodings))))
 
 

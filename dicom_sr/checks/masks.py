@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.uid import RLELossless
+from pydicom.uid import UID, RLELossless
 
 from dicom_sr.checks.fault import Fault, text
 from dicom_sr.checks.seen import Seen
@@ -20,6 +20,10 @@ from dicom_sr.nouns import LabelMap
 
 Placed = Sequence[tuple[int, int]]
 """Segment number and plane of each frame, in their order."""
+
+
+AT_ONCE = 1 << 18
+"""Words that are compared at once: few enough that what is made of them stays in the processor's cache."""
 
 
 def shape(seen: Seen) -> tuple[int, int, int]:
@@ -47,7 +51,8 @@ def lengths(seen: Seen) -> Iterator[Fault]:
 def encapsulated(seen: Seen) -> bool:
     """Whether the pixels are compressed."""
     syntax = getattr(seen.dataset, "file_meta", {}).get("TransferSyntaxUID")
-    return bool(syntax is not None and not syntax.is_private and syntax.is_compressed)
+    uid = UID(syntax or "")
+    return bool(syntax) and not uid.is_private and uid.is_compressed
 
 
 def values(seen: Seen) -> NDArray[Any]:
@@ -112,23 +117,30 @@ def binary(seen: Seen, placed: Placed, layers: Mapping[int, LabelMap], voxels: M
 
 def _words(seen: Seen, placed: Placed, layers: Mapping[int, LabelMap], step: int) -> Iterator[tuple[int, int, int]]:
     """Of each frame that holds a bit: wrong bits in its words that are not zero, and bits in all."""
-    size = shape(seen)[1] * shape(seen)[2]
-    number_of_words = len(placed) * size // step
-    words = np.frombuffer(seen.pixels, f"<u{step // 8}", number_of_words)
-    filled = np.flatnonzero(words != 0)
-    frame_of, word_of = np.divmod(filled, size // step)
-    numbers = np.array([number for number, _ in placed], np.uint8)[frame_of]
-    planes = np.array([plane for _, plane in placed])[frame_of]
-    wanted = np.zeros(len(filled), words.dtype)
+    per_frame = shape(seen)[1] * shape(seen)[2] // step
+    words = np.frombuffer(seen.pixels, f"<u{step // 8}", len(placed) * per_frame)
+    numbers = np.array([number for number, _ in placed], np.uint8)
+    planes = np.array([plane for _, plane in placed])
     layer_of, distinct = _by_layer(layers)
-    for layer, labels in enumerate(distinct):
-        mine = np.flatnonzero(layer_of[numbers] == layer)
-        blocks = labels.reshape(-1, step)[planes[mine] * (size // step) + word_of[mine]]
-        bits = np.packbits(blocks == numbers[mine, None], axis=1, bitorder="little")
-        wanted[mine] = bits.view(words.dtype)[:, 0]
-    there = words[filled]
-    wrong = np.bincount(frame_of, np.bitwise_count(there ^ wanted), minlength=len(placed))
-    bits_in = np.bincount(frame_of, np.bitwise_count(there), minlength=len(placed))
+    blocks = [labels.reshape(-1, step) for labels in distinct]
+    wrong, bits_in = np.zeros((2, len(placed)), np.int64)
+    for first in range(0, len(words), AT_ONCE):
+        part = words[first : first + AT_ONCE]
+        filled = np.flatnonzero(part != 0)
+        if not filled.size:
+            continue
+        there = part[filled]
+        frame_of, word_of = np.divmod(filled + first, per_frame)
+        from_, to = int(frame_of[0]), int(frame_of[-1]) + 1
+        own = numbers[frame_of]
+        at = planes[frame_of] * per_frame + word_of
+        wanted = np.zeros(len(filled), words.dtype)
+        for layer, labels in enumerate(blocks):
+            mine = np.flatnonzero(layer_of[own] == layer) if len(blocks) > 1 else slice(None)
+            equal = np.take(labels, at[mine], axis=0) == own[mine, None]
+            wanted[mine] = np.packbits(equal.ravel(), bitorder="little").view(words.dtype)
+        for total, bits in ((wrong, there ^ wanted), (bits_in, there)):
+            total[from_:to] += np.bincount(frame_of - from_, np.bitwise_count(bits), to - from_).astype(np.int64)
     for frame in np.flatnonzero(bits_in):
         yield int(frame), int(wrong[frame]), int(bits_in[frame])
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import pydicom
@@ -20,19 +20,21 @@ from numpy.typing import NDArray
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
-from pydicom.filereader import read_dataset
 from pydicom.uid import RLELossless
 
-from dicom_sr import codes, pixels
+from dicom_sr import codes, lean, pixels
 from dicom_sr.checks.fault import Fault, code_of, every, items, numbers, same, text
 from dicom_sr.elements import tag_of
 from dicom_sr.kinds import Built, Order
 from dicom_sr.nouns import Code, Volume
 from dicom_sr.source import SourceSeries
 
-ITEM = b"\xfe\xff\x00\xe0"
 INDICES = struct.pack("<HH2s", tag_of("DimensionIndexValues") >> 16, tag_of("DimensionIndexValues") & 0xFFFF, b"UL")
+ELEMENT = struct.Struct("<4x2sxxI").unpack_from
+"""VR and length of an element with a long header."""
 PIXELS = struct.pack("<HH", tag_of("PixelData") >> 16, tag_of("PixelData") & 0xFFFF)
+ENDED = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+"""Sequence Delimitation Item, behind the last fragment."""
 
 VALUES = {
     "TEXT": "TextValue",
@@ -57,30 +59,39 @@ Reference = tuple[str, str, tuple[float, ...]]
 """SOP Class, SOP Instance and frame numbers of a referenced image."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FrameOf:
+class FrameOf(NamedTuple):
     """What one frame says of itself; None or () where it does not. `sources` are its derivation's source images."""
 
-    number: int | None
-    indices: tuple[float, ...]
-    position: tuple[float, ...]
-    orientation: tuple[float, ...]
-    sources: tuple[Reference, ...]
-    tile: tuple[float, ...]
+    number: int | None = None
+    indices: tuple[float, ...] = ()
+    position: tuple[float, ...] = ()
+    orientation: tuple[float, ...] = ()
+    sources: tuple[Reference, ...] = ()
+    tile: tuple[float, ...] = ()
     """Row and column of a tile's corner in its whole slide, () elsewhere."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Group:
-    """One functional group of a frame: an element in a data set of its own, and what it says that the gate looks at.
-
-    Groups that differ in their dimension indices alone share the data set of the first of them.
-    """
+    """One functional group of a frame: an element in a data set of its own, and what it says that the gate looks at."""
 
     dataset: Dataset
     said: dict[str, Any]
     encoded: bytes = b""
     """As it lies in the file, where it was read from there."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Framed:
+    """The frames of an object, and their functional groups: equal ones once, with the number of the first that has it.
+
+    Groups that differ in their dimension indices alone count as one.
+    """
+
+    frames: tuple[FrameOf, ...]
+    distinct: tuple[tuple[int, Group], ...]
+    first: tuple[Group, ...]
+    """Those of the first frame."""
 
 
 @dataclass(slots=True, eq=False)
@@ -161,46 +172,43 @@ class Seen:
         return tree(self.dataset, self.place)
 
     @cached_property
-    def groups(self) -> tuple[tuple["Group", ...], ...]:
-        """Functional groups of each frame; equal ones are one object."""
+    def framed(self) -> Framed:
+        """Its frames with what each says of itself, what all share included."""
+        common: dict[str, Any] = {}
+        for group in self.shared:
+            common |= group.said
         raw = self.dataset.get_item("PerFrameFunctionalGroupsSequence")
         if isinstance(raw, RawDataElement) and raw.value and not raw.is_implicit_VR and raw.is_little_endian:
             try:
-                return tuple(_grouped(bytes(raw.value)))
-            except (struct.error, _UnusualError):
+                return Grouping(common).of(bytes(raw.value))
+            except (struct.error, lean.UnusualError):
                 pass  # pydicom reads what is encoded otherwise
-        return tuple(tuple(_parts(item)) for item in items(self.dataset, "PerFrameFunctionalGroupsSequence"))
+        listed = [tuple(_parts(item)) for item in items(self.dataset, "PerFrameFunctionalGroupsSequence")]
+        frames = []
+        for groups in listed:
+            said = dict(common)
+            for group in groups:
+                said |= group.said
+            frames.append(FrameOf(**said))
+        distinct = tuple((index, group) for index, groups in enumerate(listed, start=1) for group in groups)
+        return Framed(tuple(frames), distinct, listed[0] if listed else ())
+
+    @property
+    def frames(self) -> tuple[FrameOf, ...]:
+        """What each frame says of itself."""
+        return self.framed.frames
+
+    @property
+    def for_all(self) -> tuple[Group, ...]:
+        """Functional groups that all frames share, and those of the first."""
+        return (*self.shared, *self.framed.first)
 
     @cached_property
-    def shared(self) -> tuple["Group", ...]:
+    def shared(self) -> tuple[Group, ...]:
         """Functional groups that all frames share."""
         return tuple(
             part for item in items(self.dataset, "SharedFunctionalGroupsSequence")[:1] for part in _parts(item)
         )
-
-    @cached_property
-    def frames(self) -> tuple[FrameOf, ...]:
-        """What each frame says of itself, what all share included."""
-        common: dict[str, Any] = {}
-        for group in self.shared:
-            common |= group.said
-        made = []
-        for frame in self.groups:
-            said = dict(common)
-            for group in frame:
-                said.update(group.said)
-            get = said.get
-            made.append(
-                FrameOf(
-                    number=get("number"),
-                    indices=get("indices", ()),
-                    position=get("position", ()),
-                    orientation=get("orientation", ()),
-                    sources=get("sources", ()),
-                    tile=get("tile", ()),
-                )
-            )
-        return tuple(made)
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,66 +262,119 @@ class Checks(Protocol):
         ...
 
 
-class _UnusualError(Exception):
-    """This is not encoded as writers do it."""
-
-
 def read(built: Built) -> Seen:
     """A built object, read back from its bytes; native pixels are not copied.
 
     Raises:  InvalidDicomError, ValueError, EOFError, KeyError, NotImplementedError
     """
-    source = BytesIO(built.part10)
-    dataset = pydicom.dcmread(source, stop_before_pixels=True)
-    at, whole = source.tell(), memoryview(built.part10)
-    head = bytes(whole[at : at + 12])
-    if len(head) == 12 and head[:4] == PIXELS and head[4:6] in (b"OB", b"OW"):
-        length = struct.unpack("<I", head[8:])[0]
-        if at + 12 + length == len(whole):
-            return Seen(dataset, built.kind, whole[at + 12 :], ours=True)
+    try:
+        header, at = lean.header_of(built.part10, tag_of("PixelData"))
+        if at == len(built.part10):
+            return Seen(cast(Dataset, header), built.kind, ours=True)
+        pixels_ = _native(built.part10, at) or _fragments(built.part10, at)
+        if pixels_ is not None:
+            return Seen(cast(Dataset, header), built.kind, pixels_, ours=True)
+    except (struct.error, lean.UnusualError):
+        pass  # pydicom reads what is encoded otherwise
     dataset = pydicom.dcmread(BytesIO(built.part10))
     return Seen(dataset, built.kind, dataset.get("PixelData") or b"", ours=True)
 
 
-def _grouped(encoded: bytes) -> Iterator[tuple[Group, ...]]:
-    """The functional groups of each item, Explicit VR Little Endian, every length defined."""
-    known: dict[bytes, Group] = {}
-    at, end = 0, len(encoded)
-    item, element = struct.Struct("<4sI").unpack_from, struct.Struct("<4x2sxxI").unpack_from
-    while at < end:
-        word, length = item(encoded, at)
-        at += 8
-        stop, found = at + length, []
-        if word != ITEM or stop > end:  # an undefined length reaches beyond the end, too
-            raise _UnusualError
+def _native(part10: bytes, at: int) -> memoryview | None:
+    """The value of the last element, which begins here, when it is native Pixel Data."""
+    if part10[at : at + 4] != PIXELS or part10[at + 4 : at + 6] not in (b"OB", b"OW"):
+        return None
+    (length,) = struct.unpack_from("<I", part10, at + 8)
+    return memoryview(part10)[at + 12 :] if at + 12 + length == len(part10) else None
+
+
+def _fragments(part10: bytes, at: int) -> bytes | None:
+    """The same of encapsulated Pixel Data, without the delimiter (PS3.5 A.4)."""
+    undefined = struct.pack("<4s2sHI", PIXELS, b"OB", 0, 0xFFFFFFFF)
+    if part10[at : at + 12] != undefined or part10[-8:] != ENDED:
+        return None
+    return part10[at + 12 : -8]
+
+
+class Grouping:
+    """Reads functional groups, Explicit VR Little Endian, every length defined: each encoded group once.
+
+    Of Frame Content only the dimension indices are read anew where all before them is as in an earlier frame.
+    """
+
+    def __init__(self, common: dict[str, Any]) -> None:
+        self.common = common
+        self.known: dict[bytes, Group] = {}
+        self.distinct: list[tuple[int, Group]] = []
+        self.places: dict[tuple[Group, ...], FrameOf] = {}
+        """Frames without number and indices, by the groups that are about anything else."""
+        self.head, self.size = b"", -1
+        """Bytes of Frame Content before its indices, which end it, and of all of it."""
+
+    def of(self, encoded: bytes) -> Framed:
+        """The frames in this value of PerFrameFunctionalGroupsSequence.
+
+        Raises:  lean.UnusualError, struct.error
+        """
+        at, end = 0, len(encoded)
+        frames: list[FrameOf] = []
+        item = struct.Struct("<4sI").unpack_from
+        while at < end:
+            word, length = item(encoded, at)
+            at += 8
+            if word != lean.ITEM or at + length > end:  # an undefined length reaches beyond the end, too
+                raise lean.UnusualError
+            frames.append(self._frame(encoded, at, at + length, len(frames) + 1))
+            at += length
+        first = lean.lean_items(encoded[: 8 + item(encoded, 0)[1]])[0]
+        return Framed(tuple(frames), tuple(self.distinct), tuple(_group(part) for _, part in first.parts()))
+
+    def _frame(self, encoded: bytes, at: int, stop: int, index: int) -> FrameOf:
+        number: int | None = self.common.get("number")
+        indices: tuple[float, ...] = ()
+        place: tuple[Group, ...] = ()
         while at < stop:
-            vr, size = element(encoded, at)
-            if vr != b"SQ" or at + 12 + size > stop:
-                raise _UnusualError
-            bytes_ = encoded[at : at + 12 + size]
-            at += 12 + size
-            group = known.get(bytes_)
+            vr, size = ELEMENT(encoded, at)
+            size += 12
+            if vr != b"SQ" or at + size > stop:
+                raise lean.UnusualError
+            if size == self.size and encoded.startswith(self.head, at):
+                indices = self.values(encoded, at + len(self.head))
+                at += size
+                continue
+            bytes_ = encoded[at : at + size]
+            at += size
+            group = self.known.get(bytes_)
             if group is None:
-                group = known[bytes_] = _read(bytes_, known)
-            found.append(group)
-        yield tuple(found)
+                group = self.known[bytes_] = _group(_parsed(bytes_), bytes_)
+                self.distinct.append((index, group))
+                self._learn(group)
+            said = group.said
+            if "indices" in said:
+                indices = said["indices"]
+            elif "number" in said:
+                number = said["number"]
+            else:
+                place = (*place, group)
+        base = self.places.get(place)
+        if base is None:
+            merged = dict(self.common)
+            for group in place:
+                merged |= group.said
+            base = self.places[place] = FrameOf(**merged)
+        return FrameOf(number, indices, *base[2:])
+
+    def _learn(self, group: Group) -> None:
+        """How to read further groups that differ from this one in their dimension indices alone."""
+        at = group.encoded.find(INDICES)
+        values = group.said.get("indices", ())
+        if at >= 0 and values and group.encoded[at + 8 :] == struct.pack(f"<{len(values)}I", *map(int, values)):
+            self.head, self.size = group.encoded[: at + 8], len(group.encoded)
+            self.values = struct.Struct(f"<{len(values)}I").unpack_from
 
 
-def _read(encoded: bytes, known: dict[bytes, Group]) -> Group:
-    """One functional group; of those that differ in their dimension indices alone, only these are read."""
-    at = encoded.find(INDICES)
-    if at < 0:
-        return _group(read_dataset(BytesIO(encoded), False, True), encoded)
-    (length,) = struct.unpack_from("<H", encoded, at + 6)
-    start, stop = at + 8, at + 8 + length
-    values = struct.unpack_from(f"<{length // 4}I", encoded, start)
-    pattern = b"".join((encoded[:start], bytes(length), encoded[stop:]))
-    if pattern not in known:
-        first = known[pattern] = _group(read_dataset(BytesIO(encoded), False, True))
-        if first.said.get("indices") != values:
-            raise _UnusualError  # the bytes that look like indices are something else
-        return first
-    return Group(known[pattern].dataset, {**known[pattern].said, "indices": values})
+def _parsed(encoded: bytes) -> Dataset:
+    return cast(Dataset, lean.Lean(lean.elements_of(encoded, 0, len(encoded))[0]))
 
 
 def _group(part: Dataset, encoded: bytes = b"") -> Group:
@@ -322,6 +383,9 @@ def _group(part: Dataset, encoded: bytes = b"") -> Group:
 
 def _parts(item: Dataset) -> Iterator[Group]:
     """The item's elements, each in a data set of its own."""
+    if isinstance(item, lean.Lean):
+        yield from (_group(part) for _, part in item.parts())
+        return
     for element in item:
         part = Dataset()
         part.add(element)

@@ -17,7 +17,7 @@ from pydicom.uid import SegmentationStorage
 from dicom_sr.checks import masks
 from dicom_sr.checks.attributes import missing
 from dicom_sr.checks.fault import Fault, code_of, every, expect, items, numbers, one_of, same, text
-from dicom_sr.checks.seen import Around, FrameOf, Seen
+from dicom_sr.checks.seen import Around, FrameOf, Reference, Seen
 from dicom_sr.kinds import Order
 from dicom_sr.nouns import LabelMap
 from dicom_sr.source import SourceSeries
@@ -126,12 +126,17 @@ def _on_source(seen: Seen, source: SourceSeries, order: Order | None) -> Iterato
     if faults or not same_matrix or any(True for _ in masks.lengths(seen)):
         return
     planes = planes_of(seen, source)
+    clean: set[tuple[tuple[Reference, ...], int]] = set()
     for index, (frame, plane) in enumerate(zip(seen.frames, planes, strict=True), start=1):
-        where = f"{place}.PerFrameFunctionalGroupsSequence[{index}]"
         if plane is None:
+            where = f"{place}.PerFrameFunctionalGroupsSequence[{index}]"
             yield Fault(f"{where}.PlanePositionSequence", "lies on no plane of the source")
-        else:
-            yield from _derivation(frame, plane, source, where, whole=order is not None)
+        elif (frame.sources, plane) not in clean:
+            where = f"{place}.PerFrameFunctionalGroupsSequence[{index}]"
+            found = list(_derivation(frame, plane, source, where, whole=order is not None))
+            if not found:
+                clean.add((frame.sources, plane))
+            yield from found
     if order is None or None in planes or len(planes) != masks.shape(seen)[0]:
         return
     findings, numbers = order.findings, found_in(dataset, order)
@@ -262,12 +267,11 @@ def _dimensions(seen: Seen) -> Iterator[Fault]:
     known = {segment.get("SegmentNumber") for segment in items(dataset, "SegmentSequence")}
     numbered = text(dataset, "SegmentationType") != "LABELMAP"
     for index, frame in enumerate(seen.frames, start=1):
-        where = f"{place}.PerFrameFunctionalGroupsSequence[{index}]"
         if len(frame.indices) != along or (along and min(frame.indices) < 1):
-            yield Fault(
-                f"{where}.FrameContentSequence.DimensionIndexValues", f"{frame.indices} do not fit {along} dimensions"
-            )
+            where = f"{place}.PerFrameFunctionalGroupsSequence[{index}].FrameContentSequence"
+            yield Fault(f"{where}.DimensionIndexValues", f"{frame.indices} do not fit {along} dimensions")
         if numbered and frame.number not in known:
+            where = f"{place}.PerFrameFunctionalGroupsSequence[{index}]"
             yield Fault(f"{where}.SegmentIdentificationSequence", f"there is no segment {frame.number}")
     for values, times in Counter(frame.indices for frame in seen.frames).items():
         if times > 1:
@@ -278,11 +282,7 @@ def _grid(seen: Seen, source: SourceSeries) -> Iterator[Fault]:
     """Orientation and spacing of the frames against those of the source."""
     place = seen.place
     orientations, measures = (
-        [
-            part
-            for group in (*seen.shared, *(seen.groups[0] if seen.groups else ()))
-            for part in items(group.dataset, name)
-        ]
+        [part for group in seen.for_all for part in items(group.dataset, name)]
         for name in ("PlaneOrientationSequence", "PixelMeasuresSequence")
     )
     orientation = numbers(orientations[0], "ImageOrientationPatient") if orientations else ()

@@ -1,6 +1,6 @@
 """How much work it is to write results, beside highdicom and dcmqi, and to let them through the gate.
 
-    python -m tests.bench.results [--slices 300] [--rounds 3] [--quick]
+    python -m tests.bench.results [--slices 300] [--rounds 3]
 
 One torso of 512 x 512 slices with 104, 25 or 1 made-up organs, and a report with two numbers an organ. Everyone starts
 with the same label map and the same source headers and ends with the bytes of a file; a peer's read of its input is
@@ -51,6 +51,7 @@ GOALS = {
     "label_map_104_highdicom": ("at least", 8.0),
     "sr_104_highdicom": ("at least", 200.0),
     "sr_104_dcmqi": ("at least", 20.0),
+    "gate_of_a_tenth_of_our_writing_and_a_read": ("at most", 1.0),
     "gate_of_highdicoms_writing": ("at most", 0.10),
     "label_map_104_mb": ("at most", 3.0),
     "findings_104_mb": ("at most", 3.0),
@@ -82,6 +83,11 @@ def plain_write(content: bytes, folder: Path) -> None:
     """The bytes to a file, and nothing else."""
     with (folder / "plain").open("wb") as file:
         file.write(content)
+
+
+def one_read(path: Path) -> Dataset:
+    """A file from the disk's cache into a data set of pydicom's, pixels and all."""
+    return pydicom.dcmread(path)
 
 
 def described(order: Order) -> list[Any]:
@@ -271,20 +277,22 @@ def segmentations(slices: int, rounds: int, folder: Path) -> dict[str, float]:
     spent: dict[str, float] = {}
     for number in (104, 25, 1):
         here = folder / str(number)
-        order = torso.order(here / "ct", slices, number)
+        here.mkdir()
+        order = torso.order(folder / "ct", slices, number)
         images = [pydicom.dcmread(plane.path, stop_before_pixels=True) for plane in order.source.planes]
         spent[f"seg_{number}_ours"], seg = least(lambda order=order: segmentation.build(order), rounds)
         spent[f"seg_{number}_plain_write"], _ = least(lambda: plain_write(seg.part10, folder), rounds)  # noqa: B023
+        spent[f"seg_{number}_one_read"], _ = least(lambda: one_read(folder / "plain"), rounds)
         spent[f"seg_{number}_gate"], _ = least(lambda: check([seg], order), rounds)  # noqa: B023
         spent[f"seg_{number}_highdicom"], theirs = least(lambda: by_highdicom(order, images), 1)  # noqa: B023
         ours = frames_of(seg.part10)
         assert ours == frames_of(theirs), "highdicom wrote other frames"
         if number == 25:
             prepare_dcmqi(order, here)
-            spent["seg_25_dcmqi"], theirs = least(lambda: by_dcmqi(here, here / "ct"), 1)  # noqa: B023
+            spent["seg_25_dcmqi"], theirs = least(lambda: by_dcmqi(here, folder / "ct"), 1)  # noqa: B023
             assert ours == frames_of(theirs), "dcmqi wrote other frames"
         if number == 104:
-            spent |= reports(order, images, seg, here, rounds)
+            spent |= reports(order, images, seg, here, folder / "ct", rounds)
             spent |= label_maps(order, images, rounds)
     return spent
 
@@ -309,7 +317,9 @@ def decoded(content: bytes) -> np.ndarray:
     return np.stack([np.frombuffer(dicomrle_decode(frame, "u1"), np.uint8) for frame in frames])
 
 
-def reports(order: Order, images: list[Dataset], seg: Built, folder: Path, rounds: int) -> dict[str, float]:
+def reports(
+    order: Order, images: list[Dataset], seg: Built, folder: Path, source: Path, rounds: int
+) -> dict[str, float]:
     """CPU seconds of each writer for a report of 104 groups, and of the gate for the set."""
     spent: dict[str, float] = {}
     ordered = replace(order, companions=(seg,))
@@ -320,7 +330,7 @@ def reports(order: Order, images: list[Dataset], seg: Built, folder: Path, round
     )
     assert numbers_of(built.part10) == numbers_of(theirs), "highdicom wrote other numbers"
     prepare_report_for_dcmqi(order, folder, seg)
-    spent["sr_104_dcmqi"], theirs = least(lambda: report_by_dcmqi(folder, folder / "ct"), 1)
+    spent["sr_104_dcmqi"], theirs = least(lambda: report_by_dcmqi(folder, source), 1)
     assert numbers_of(built.part10) == numbers_of(theirs), "dcmqi wrote other numbers"
     return spent
 
@@ -332,7 +342,8 @@ def ratios(spent: dict[str, float]) -> dict[str, float]:
     over["seg_104_plain_write"] = spent["seg_104_ours"] / spent["seg_104_plain_write"]
     over |= {name: value for name, value in spent.items() if name.endswith("_mb")}
     over["gate_of_highdicoms_writing"] = spent["seg_104_gate"] / spent["seg_104_highdicom"]
-    over["gate_of_our_writing"] = spent["seg_104_gate"] / spent["seg_104_ours"]
+    bound = spent["seg_104_ours"] / 10 + spent["seg_104_one_read"]
+    over["gate_of_a_tenth_of_our_writing_and_a_read"] = spent["seg_104_gate"] / bound
     return over
 
 

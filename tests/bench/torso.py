@@ -51,8 +51,13 @@ def labels(shape: tuple[int, int, int], number: int) -> NDArray[np.uint8]:
 
 
 def order(folder: Path, slices: int, segments: int, side: int = 512) -> Order:
-    """An order for a BINARY SEG and a report with volume and mean attenuation of every segment."""
-    paths = make.ct_series(folder, shape=(slices, side, side), step=round(LENGTH_MM / slices, 4))
+    """An order for a BINARY SEG and a report with volume and mean attenuation of every segment.
+
+    The CT is written to the folder where it does not lie there yet.
+    """
+    paths = sorted(folder.glob("*.dcm"))
+    if len(paths) != slices:
+        paths = make.ct_series(folder, shape=(slices, side, side), step=round(LENGTH_MM / slices, 4))
     lung = codes.structure("left_lung")
     made = labels((slices, side, side), segments)
     named = tuple(
