@@ -1,10 +1,11 @@
 """Findings as one file: what a run found, so that any result set can be built from it later without another run.
 
 A ZIP archive. `findings.json` is all but the voxels, `layer0`, `layer1` ... are the label maps: row differences modulo
-256, deflated, so a label map of a chest takes a megabyte. The same findings are always the same bytes. It names no
-patient: whose findings they are is read from the source series whenever they are built into objects, so a corrected
-identity needs no other findings. They are used again only on a series that says the same of its geometry and its
-acquisition, for what a run has read from the headers is as much its input as the pixels.
+256, deflated, so a label map of a chest takes a megabyte; `map0` ... are the numbers of parametric maps. The same
+findings are always the same bytes. It names no patient: whose findings they are is read from the source series whenever
+they are built into objects, so a corrected identity needs no other findings. They are used again only on a series that
+says the same of its geometry and its acquisition, for what a run has read from the headers is as much its input as the
+pixels.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from io import BytesIO
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from dicom_sr.nouns import Algorithm, Findings, LabelMap, MeasurementGroup, NotFound, Segment
+from dicom_sr.nouns import Algorithm, Code, Findings, LabelMap, MeasurementGroup, NotFound, ParametricMap, Segment
 from dicom_sr.problem import Problem
 from dicom_sr.source import SourceSeries
 
@@ -37,11 +38,21 @@ class OtherSeries(Problem):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SaidOfMap:
+    """A parametric map less its values."""
+
+    label: str
+    quantity: Code
+    unit: Code
+    segment_number: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
     """Findings less their voxels.
 
     `series` is `read_of` the series that they were found on; `shape` is (slice, row, column), or None when nothing was
-    delineated.
+    delineated or mapped.
     """
 
     format: int
@@ -52,6 +63,7 @@ class Said:
     not_found: tuple[NotFound, ...]
     remarks: tuple[str, ...]
     shape: tuple[int, int, int] | None
+    maps: tuple[SaidOfMap, ...] = ()
 
 
 SAID = TypeAdapter(Said)
@@ -78,13 +90,19 @@ def pack(findings: Findings, series: SourceSeries) -> bytes:
         groups=findings.groups,
         not_found=findings.not_found,
         remarks=findings.remarks,
-        shape=None if findings.labels is None else (*findings.labels.shape,),
+        shape=shape_of(findings),
+        maps=tuple(
+            SaidOfMap(label=one.label, quantity=one.quantity, unit=one.unit, segment_number=one.segment_number)
+            for one in findings.maps
+        ),
     )
     out = BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         archive.writestr(zipfile.ZipInfo("findings.json"), SAID.dump_json(said, indent=1))
         for number, layer in enumerate(findings.layers):
             archive.writestr(zipfile.ZipInfo(f"layer{number}"), deflated(layer))
+        for number, one in enumerate(findings.maps):
+            archive.writestr(zipfile.ZipInfo(f"map{number}"), zlib.compress(one.values.astype("<f4").tobytes(), SPEED))
     return out.getvalue()
 
 
@@ -100,7 +118,10 @@ def unpack(content: bytes, series: SourceSeries) -> Findings:
                 raise ValueError(f"its format is not {FORMAT}")
             said = SAID.validate_json(words, strict=True)
             names = sorted((name for name in archive.namelist() if name.startswith("layer")), key=lambda n: int(n[5:]))
-            layers = [inflated(archive.read(name), said.shape or (0, 0, 0)) for name in names]
+            shape = said.shape or (0, 0, 0)
+            layers = [inflated(archive.read(name), shape) for name in names]
+            values = [zlib.decompress(archive.read(f"map{number}")) for number in range(len(said.maps))]
+            maps = tuple(mapped(one, content, shape) for one, content in zip(said.maps, values, strict=True))
     except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, ValidationError) as error:
         why = "it does not say what findings say" if isinstance(error, ValidationError) else str(error)
         raise UnreadableFindings(
@@ -119,6 +140,27 @@ def unpack(content: bytes, series: SourceSeries) -> Findings:
         not_found=said.not_found,
         remarks=said.remarks,
         overlaps=tuple(layers[1:]),
+        maps=maps,
+    )
+
+
+def shape_of(findings: Findings) -> tuple[int, int, int] | None:
+    """(slice, row, column) of all that the findings say voxel by voxel."""
+    shapes = [layer.shape for layer in findings.layers] + [one.values.shape for one in findings.maps]
+    if not shapes:
+        return None
+    planes, rows, columns = shapes[0]
+    return planes, rows, columns
+
+
+def mapped(said: SaidOfMap, content: bytes, shape: tuple[int, int, int]) -> ParametricMap:
+    """A parametric map again.
+
+    Raises:  ValueError
+    """
+    values = np.frombuffer(content, "<f4").astype(np.float32).reshape(shape)
+    return ParametricMap(
+        label=said.label, quantity=said.quantity, unit=said.unit, segment_number=said.segment_number, values=values
     )
 
 

@@ -41,7 +41,7 @@ WORDS = frozenset({b"AE", b"AS", b"CS", b"DA", b"DT", b"LO", b"SH", b"TM", b"UI"
 TEXTS = frozenset({b"LT", b"ST", b"UT"})
 INTEGERS = {b"US": "H", b"UL": "I", b"SS": "h", b"SL": "i"}
 DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?").fullmatch
-PLAIN = frozenset({b"OB", b"OW", b"UN"})
+PLAIN = frozenset({b"OB", b"OF", b"OW", b"UN"})
 
 SYNTAXES = (str(ExplicitVRLittleEndian), str(RLELossless))
 """Transfer syntaxes of what we write; in both the data set is in Explicit VR Little Endian."""

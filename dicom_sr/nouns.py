@@ -183,6 +183,35 @@ class MeasurementGroup:
             )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ParametricMap:
+    """A number at each voxel of the source, such as a saliency or a probability (PS3.3 A.75).
+
+    `values` are (slice, row, column) float32 on the source grid, finite; slices that are all zero are not written.
+    With a `segment_number` they are from 0 to 1: how probable it is that the voxel is of that segment, or how much of
+    the voxel it occupies, as `quantity` says; a FRACTIONAL segmentation can then be made of them.
+    """
+
+    label: str
+    quantity: Code
+    unit: Code
+    values: NDArray[np.float32]
+    segment_number: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 3 or self.values.dtype != np.float32 or not np.isfinite(self.values).all():
+            raise ImpossibleFindings(
+                f"the map {self.label} is {self.values.dtype} with {self.values.ndim} axes, or holds what is no number",
+                remedy="Give finite float32 values as (slice, row, column)",
+            )
+        low, high = float(self.values.min(initial=0)), float(self.values.max(initial=0))
+        if self.segment_number is not None and (low < 0 or high > 1):
+            raise ImpossibleFindings(
+                f"the map {self.label} of segment {self.segment_number} reaches from {low:g} to {high:g}",
+                remedy="Give fractions from 0 to 1",
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotFound:
     """A negative result: what was looked for, and why it is not among the segments."""
@@ -210,6 +239,7 @@ class Findings:
     not_found: tuple[NotFound, ...] = ()
     remarks: tuple[str, ...] = ()
     overlaps: tuple[LabelMap, ...] = ()
+    maps: tuple[ParametricMap, ...] = ()
     voxels: dict[int, int] = field(init=False, default_factory=dict)
     """Number of voxels of each segment, by segment number."""
 
@@ -241,6 +271,13 @@ class Findings:
                     f"group {group.label} measures segment {group.segment_number}, which has no voxel",
                     remedy="Measure only segments that exist",
                 )
+        of_segments = [one.segment_number for one in self.maps if one.segment_number is not None]
+        shapes = {one.values.shape for one in self.maps} | {layer.shape for layer in self.layers}
+        if set(of_segments) - present or len(set(of_segments)) < len(of_segments) or (self.maps and len(shapes) > 1):
+            raise ImpossibleFindings(
+                f"maps are of the segments {of_segments}, there are {sorted(present)}; shapes are {sorted(shapes)}",
+                remedy="Give each segment one map at most, all of the source's shape",
+            )
         object.__setattr__(self, "voxels", {number: int(counts[number]) for number in numbers})
 
     @property

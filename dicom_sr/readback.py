@@ -13,8 +13,8 @@ from pydicom.dataset import Dataset
 
 from dicom_sr.checks import masks
 from dicom_sr.checks.fault import code_of, items, numbers, text
+from dicom_sr.checks.frames import planes_of
 from dicom_sr.checks.seen import Seen
-from dicom_sr.checks.segmentation import planes_of
 from dicom_sr.nouns import Acquisition, Algorithm, Code, Findings, LabelMap, Segment, Volume
 from dicom_sr.problem import Problem
 from dicom_sr.source import SourceSeries

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from dicom_sr import codes
 from dicom_sr.checks import masks
 from dicom_sr.checks.fault import Fault, code_of, items, numbers, same, text
+from dicom_sr.checks.frames import planes_of
 from dicom_sr.checks.seen import Around, Item, Seen
-from dicom_sr.checks.segmentation import planes_of
 from dicom_sr.nouns import Code
 
 SHARE = 0.01

@@ -127,8 +127,7 @@ def beside(seen: Seen, around: Around) -> Iterator[Fault]:
     segs = [one for one in around.objects if one.sop_class in SEGMENTATIONS]
     yield from references(seen, around, segs)
     if around.order is not None:
-        masks = [one for one in segs if text(one.dataset, "SegmentationType") != "FRACTIONAL"]
-        yield from says(seen, around.order, masks)
+        yield from says(seen, around.order, segs)
     else:
         yield from recomputed.volumes(seen, segs, around)
 

@@ -6,18 +6,17 @@ then the claim is held against the place.
 Source:  PS3.3 A.51, C.7.6.16, C.7.6.17, C.8.20.2; PS3.5 8.1.1
 """
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import SegmentationStorage
 
-from dicom_sr.checks import masks
+from dicom_sr import codes
+from dicom_sr.checks import frames, masks
 from dicom_sr.checks.attributes import missing
-from dicom_sr.checks.fault import Fault, code_of, every, expect, items, numbers, one_of, same, text
-from dicom_sr.checks.seen import Around, FrameOf, Reference, Seen
+from dicom_sr.checks.fault import Fault, code_of, every, expect, items, one_of, same, text
+from dicom_sr.checks.seen import Around, Seen
 from dicom_sr.kinds import Order
 from dicom_sr.nouns import LabelMap
 from dicom_sr.source import SourceSeries
@@ -66,7 +65,6 @@ PICTURE: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
 }
 """Bits a pixel and photometric interpretations of each type (PS3.3 C.8.20.2)."""
 
-TOLERANCE_MM = 0.01
 SIDES = {"left": "right", "right": "left"}
 
 
@@ -97,7 +95,7 @@ def alone(seen: Seen) -> Iterator[Fault]:
     if (kind == "LABELMAP") != (seen.sop_class == LABEL_MAP_SEGMENTATION_STORAGE):
         yield Fault(f"{place}.SegmentationType", f"{kind} is not of this SOP Class")
     yield from _segments(dataset, place)
-    yield from _dimensions(seen)
+    yield from frames.dimensions(seen)
     yield from masks.lengths(seen)
 
 
@@ -116,29 +114,24 @@ def _on_source(seen: Seen, source: SourceSeries, order: Order | None) -> Iterato
     if source.frame_of_reference_uid:
         frame_of_reference = text(dataset, "FrameOfReferenceUID")
         yield from expect(place, "FrameOfReferenceUID", frame_of_reference, source.frame_of_reference_uid)
-    yield from _references(dataset, source, place, whole=order is not None)
-    faults = [*_grid(seen, source)]
+    yield from frames.references(dataset, source, place, whole=order is not None)
+    faults = [*frames.grid(seen, source)]
     same_matrix = (dataset.get("Rows"), dataset.get("Columns")) == source.shape[1:]
-    if order is not None or not _another_grid(seen, source):
+    if order is not None or not frames.another_grid(seen, source):
         yield from expect(place, "Rows", dataset.get("Rows"), source.shape[1])
         yield from expect(place, "Columns", dataset.get("Columns"), source.shape[2])
         yield from faults
     if faults or not same_matrix or any(True for _ in masks.lengths(seen)):
         return
-    planes = planes_of(seen, source)
-    clean: set[tuple[tuple[Reference, ...], int]] = set()
-    for index, (frame, plane) in enumerate(zip(seen.frames, planes, strict=True), start=1):
-        if plane is None:
-            where = f"{place}.PerFrameFunctionalGroupsSequence[{index}]"
-            yield Fault(f"{where}.PlanePositionSequence", "lies on no plane of the source")
-        elif (frame.sources, plane) not in clean:
-            where = f"{place}.PerFrameFunctionalGroupsSequence[{index}]"
-            found = list(_derivation(frame, plane, source, where, whole=order is not None))
-            if not found:
-                clean.add((frame.sources, plane))
-            yield from found
-    if order is None or None in planes or len(planes) != masks.shape(seen)[0]:
-        return
+    planes = frames.planes_of(seen, source)
+    yield from frames.derivations(seen, source, planes, whole=order is not None)
+    if order is not None and None not in planes and len(planes) == masks.shape(seen)[0]:
+        yield from _voxels(seen, planes, order)
+
+
+def _voxels(seen: Seen, planes: Sequence[int | None], order: Order) -> Iterator[Fault]:
+    """Voxel for voxel what was found; `planes` are those on which the frames lie."""
+    dataset = seen.dataset
     findings, numbers = order.findings, found_in(dataset, order)
     layers = layer_of(findings.layers, findings.voxels)
     if text(dataset, "SegmentationType") == "LABELMAP":
@@ -150,6 +143,34 @@ def _on_source(seen: Seen, source: SourceSeries, order: Order | None) -> Iterato
         ]
         mine = {number: layers[number] for number in numbers.values()}
         yield from masks.binary(seen, placed, mine, {number: findings.voxels[number] for number in mine})
+    elif text(dataset, "SegmentationType") == "FRACTIONAL":
+        yield from _fractions(seen, planes, order, numbers)
+
+
+def _fractions(seen: Seen, planes: Sequence[int | None], order: Order, numbers: Mapping[int, int]) -> Iterator[Fault]:
+    """The fractions are those of the parametric maps of the segments, of their kind, rounded to what is stored."""
+    dataset, place = seen.dataset, seen.place
+    maps = {one.segment_number: one for one in order.findings.maps if one.segment_number in numbers.values()}
+    strangers = sorted(set(numbers.values()) - maps.keys())
+    if strangers:
+        yield Fault(f"{place}.SegmentSequence", f"no map was made of the segments {strangers}")
+        return
+    for one in maps.values():
+        kind = "OCCUPANCY" if same(one.quantity, codes.find("occupancy")) else "PROBABILITY"
+        yield from expect(place, "SegmentationFractionalType", text(dataset, "SegmentationFractionalType"), kind)
+    most = int(dataset.get("MaximumFractionalValue") or 0)
+    stored = masks.values(seen)
+    for number, one in maps.items():
+        mine = {
+            plane: index for index, plane in enumerate(planes) if numbers.get(seen.frames[index].number or 0) == number
+        }
+        for plane, values in enumerate(one.values):
+            wanted = np.rint(values * np.float32(most))
+            wrong = int(np.count_nonzero(wanted != (stored[mine[plane]] if plane in mine else 0)))
+            if wrong:
+                yield Fault(
+                    f"{place}.PixelData", f"{wrong} fractions of segment {number} in plane {plane} are not as found"
+                )
 
 
 def found_in(dataset: Dataset, order: Order) -> dict[int, int]:
@@ -165,13 +186,17 @@ def found_in(dataset: Dataset, order: Order) -> dict[int, int]:
 
 def delineated(objects: Sequence[Seen], order: Order) -> Iterator[Fault]:
     """The masks of a set delineate each segment of the findings, each once; no fault where there are none."""
-    masked = [one for one in objects if text(one.dataset, "SegmentationType") in ("BINARY", "LABELMAP")]
-    for kind in sorted({text(one.dataset, "SegmentationType") for one in masked}):
-        of_kind = [one.dataset for one in masked if text(one.dataset, "SegmentationType") == kind]
-        found = sorted(number for dataset in of_kind for number in found_in(dataset, order).values())
-        wanted = [segment.number for segment in order.findings.segments]
-        if found != wanted:
-            yield Fault(f"{kind}.SegmentSequence", f"has the segments {found}, {wanted} were found")
+    wanted = [segment.number for segment in order.findings.segments]
+    for kinds in (("LABELMAP",), ("BINARY", "FRACTIONAL")):
+        found: dict[str, list[int]] = {}
+        for one in objects:
+            kind = text(one.dataset, "SegmentationType")
+            if one.sop_class in SOP_CLASSES and kind in kinds:
+                found.setdefault(kind, []).extend(found_in(one.dataset, order).values())
+        twice = any(len(set(numbers)) < len(numbers) for numbers in found.values())
+        if found and (twice or sorted(set().union(*found.values())) != wanted):
+            said = ", ".join(f"{kind} {sorted(numbers)}" for kind, numbers in found.items())
+            yield Fault(f"{kinds[0]}.SegmentSequence", f"has the segments {said}; {wanted} were found")
 
 
 def layer_of(layers: tuple[LabelMap, ...], voxels: Mapping[int, int]) -> dict[int, LabelMap]:
@@ -180,32 +205,6 @@ def layer_of(layers: tuple[LabelMap, ...], voxels: Mapping[int, int]) -> dict[in
         return dict.fromkeys(voxels, layers[0])
     present = [np.bincount(layer.ravel(), minlength=256) for layer in layers]
     return {number: layer for number in voxels for layer, counts in zip(layers, present, strict=True) if counts[number]}
-
-
-def _another_grid(seen: Seen, source: SourceSeries) -> bool:
-    """Whether a SEG by others lies, as it may, on a grid of its own: its frames name no instance of the source."""
-    named = {uid for frame in seen.frames for _, uid, _ in frame.sources}
-    return not named & {plane.sop_instance_uid for plane in source.planes}
-
-
-def planes_of(seen: Seen, source: SourceSeries) -> list[int | None]:
-    """The slice on which each frame lies by its own geometry, None for none."""
-    inverse: NDArray[np.float64] = np.linalg.inv(source.affine).astype(np.float64)
-    found: dict[tuple[float, ...], int | None] = {}
-    for frame in seen.frames:
-        if frame.position not in found:
-            found[frame.position] = plane_of(frame.position, inverse, source)
-    return [found[frame.position] for frame in seen.frames]
-
-
-def plane_of(position: tuple[float, ...], inverse: NDArray[np.float64], source: SourceSeries) -> int | None:
-    """The slice whose first voxel lies at this position; `inverse` is that of the source's affine."""
-    if len(position) != 3:
-        return None
-    index = round(float((inverse @ (*position, 1.0))[0]))
-    if not 0 <= index < len(source.planes):
-        return None
-    return index if np.abs(np.subtract(position, source.planes[index].position)).max() < TOLERANCE_MM else None
 
 
 def _segments(dataset: Dataset, place: str) -> Iterator[Fault]:
@@ -252,94 +251,6 @@ def contradicts(label: str, coded: str) -> bool:
     """Whether a label names a side and the codes name the other one only."""
     said, meant = label.casefold().replace("_", " ").split(), coded.casefold().split()
     return any(side in said and other in meant and side not in meant for side, other in SIDES.items())
-
-
-def _dimensions(seen: Seen) -> Iterator[Fault]:
-    dataset, place = seen.dataset, seen.place
-    organizations = {text(item, "DimensionOrganizationUID") for item in items(dataset, "DimensionOrganizationSequence")}
-    along = len(items(dataset, "DimensionIndexSequence"))
-    for where, index in every(dataset, "DimensionIndexSequence", place):
-        if text(index, "DimensionOrganizationUID") not in organizations:
-            yield Fault(f"{where}.DimensionOrganizationUID", "is not in DimensionOrganizationSequence")
-    if text(dataset, "DimensionOrganizationType") == "TILED_FULL":
-        return
-    yield from expect(place, "NumberOfFrames", int(dataset.get("NumberOfFrames") or 0), len(seen.frames))
-    known = {segment.get("SegmentNumber") for segment in items(dataset, "SegmentSequence")}
-    numbered = text(dataset, "SegmentationType") != "LABELMAP"
-    for index, frame in enumerate(seen.frames, start=1):
-        if len(frame.indices) != along or (along and min(frame.indices) < 1):
-            where = f"{place}.PerFrameFunctionalGroupsSequence[{index}].FrameContentSequence"
-            yield Fault(f"{where}.DimensionIndexValues", f"{frame.indices} do not fit {along} dimensions")
-        if numbered and frame.number not in known:
-            where = f"{place}.PerFrameFunctionalGroupsSequence[{index}]"
-            yield Fault(f"{where}.SegmentIdentificationSequence", f"there is no segment {frame.number}")
-    for values, times in Counter(frame.indices for frame in seen.frames).items():
-        if times > 1:
-            yield Fault(f"{place}.PerFrameFunctionalGroupsSequence", f"{times} frames have the indices {values}")
-
-
-def _grid(seen: Seen, source: SourceSeries) -> Iterator[Fault]:
-    """Orientation and spacing of the frames against those of the source."""
-    place = seen.place
-    orientations, measures = (
-        [part for group in seen.for_all for part in items(group.dataset, name)]
-        for name in ("PlaneOrientationSequence", "PixelMeasuresSequence")
-    )
-    orientation = numbers(orientations[0], "ImageOrientationPatient") if orientations else ()
-    spacing = numbers(measures[0], "PixelSpacing") if measures else ()
-    if len(orientation) != 6 or len(spacing) != 2:
-        yield Fault(f"{place}.SharedFunctionalGroupsSequence", "orientation or spacing is missing")
-        return
-    rows, columns = np.array(orientation[3:]) * spacing[0], np.array(orientation[:3]) * spacing[1]
-    extent = np.array(source.shape[1:])
-    off = np.abs(np.stack([rows, columns], axis=1) - source.affine[:3, 1:3]).max(axis=0) * extent
-    if off.max() > TOLERANCE_MM * 10:
-        yield Fault(f"{place}.SharedFunctionalGroupsSequence", f"another grid than the source's, by {off.max():.3g} mm")
-    between, step = numbers(measures[0], "SpacingBetweenSlices"), float(np.linalg.norm(source.affine[:3, 0]))
-    if between and abs(between[0] - step) > TOLERANCE_MM:
-        yield Fault(
-            f"{place}.PixelMeasuresSequence.SpacingBetweenSlices", f"is {between[0]:g}, the source has {step:g}"
-        )
-    if not numbers(measures[0], "SliceThickness"):
-        yield Fault(f"{place}.PixelMeasuresSequence.SliceThickness", "is missing")
-
-
-def _references(dataset: Dataset, source: SourceSeries, place: str, *, whole: bool) -> Iterator[Fault]:
-    """ReferencedSeriesSequence names the source series and only its instances; `whole` if all of them must be there."""
-    wanted = {(plane.sop_class_uid, plane.sop_instance_uid) for plane in source.planes}
-    listed = items(dataset, "ReferencedSeriesSequence")
-    ours = source.acquisition.series_instance_uid
-    series = [text(item, "SeriesInstanceUID") for item in listed]
-    if whole:
-        yield from expect(place, "ReferencedSeriesSequence.SeriesInstanceUID", series, [ours])
-    of_source = [part for part in listed if whole or text(part, "SeriesInstanceUID") == ours]
-    found = {_named(item) for part in of_source for item in items(part, "ReferencedInstanceSequence")}
-    if found - wanted or (whole and found != wanted):
-        yield Fault(
-            f"{place}.ReferencedSeriesSequence",
-            f"{len(found - wanted)} unknown instances, {len(wanted - found)} left out",
-        )
-    rooted = {_named(item) for item in items(dataset, "SourceImageSequence")}
-    if not rooted <= wanted and (whole or rooted & wanted):
-        yield Fault(f"{place}.SourceImageSequence", f"{len(rooted - wanted)} instances are not of the source")
-
-
-def _named(item: Dataset) -> tuple[str, str]:
-    return text(item, "ReferencedSOPClassUID"), text(item, "ReferencedSOPInstanceUID")
-
-
-def _derivation(frame: FrameOf, index: int, source: SourceSeries, where: str, *, whole: bool) -> Iterator[Fault]:
-    """The frame says that it is derived from the very plane on which it lies; others need not say it (Type 3)."""
-    plane = source.planes[index]
-    if len(frame.sources) != 1:
-        if whole:
-            yield Fault(f"{where}.DerivationImageSequence", f"names {len(frame.sources)} source images, must be 1")
-        return
-    sop_class, uid, numbered = frame.sources[0]
-    if (sop_class, uid) != (plane.sop_class_uid, plane.sop_instance_uid):
-        yield Fault(f"{where}.DerivationImageSequence", "names another image than the one it lies on")
-    if plane.number_of_frames > 1 and numbered != (plane.frame,):
-        yield Fault(f"{where}.DerivationImageSequence", f"must name frame {plane.frame} of the source")
 
 
 def _as_found(dataset: Dataset, order: Order, place: str) -> Iterator[Fault]:

@@ -20,7 +20,8 @@ from dicom_sr import codes
 from dicom_sr.elements import Elements, code, elements, framed, tag_of
 from dicom_sr.header import letterhead, on_letterhead
 from dicom_sr.kinds import Built, Order
-from dicom_sr.kinds.segmentation import cielab, codes_of, dimensions, image, references, segments
+from dicom_sr.kinds.segmentation import cielab, codes_of, image, segments
+from dicom_sr.multiframe import dimensions, references
 from dicom_sr.nouns import Code, LabelMap
 from dicom_sr.script import Script
 from dicom_sr.uids import LABEL_MAP_SEGMENTATION_STORAGE

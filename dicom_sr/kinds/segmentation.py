@@ -21,18 +21,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydicom.uid import SegmentationStorage
 
 from dicom_sr import codes
-from dicom_sr.elements import Elements, Text, code, element, elements, item, tag_of
+from dicom_sr.elements import Elements, Text, code, elements, tag_of
 from dicom_sr.header import letterhead, on_letterhead
 from dicom_sr.kinds import Built, Order
+from dicom_sr.multiframe import Frame, dimensions, references
 from dicom_sr.nouns import Code, LabelMap, Segment
-from dicom_sr.references import frame_of_reference, instance, referenced_series, source_instances, tracking
+from dicom_sr.references import frame_of_reference, tracking
 from dicom_sr.script import Script
-from dicom_sr.source import Plane, SourceSeries
 
 KIND = "segmentation"
-
-Frame = tuple[int, int]
-"""Segment number and plane (slice index) of one frame."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,17 +54,26 @@ class Settings(BaseModel):
 
 
 def build(order: Order) -> Built | tuple[Built, ...] | None:
-    """The SEG of these findings, several where it would have too many frames, None when they delineate nothing."""
+    """The SEG of these findings, several where it would have too many frames, None when they delineate nothing.
+
+    None, too, where the set has masks already, of the segments that its fractions leave.
+    """
     findings = order.findings
-    if findings.labels is None or not findings.segments:
+    if findings.labels is None or not findings.segments or any(one.kind == KIND for one in order.companions):
         return None
+    made = delineating(order, {segment.number for segment in findings.segments})
+    return made[0] if len(made) == 1 else made
+
+
+def delineating(order: Order, numbers: set[int]) -> tuple[Built, ...]:
+    """The SEGs of these segments of the findings."""
+    findings = order.findings
     rows = occupied(findings.layers, len(findings.segments))
     settings = Settings.model_validate(order.settings.get(KIND, {}))
-    made = [
-        _part(order, rows, frames, ordinal)
-        for ordinal, frames in enumerate(parts(frames_of(rows), settings.split_frames_above))
-    ]
-    return made[0] if len(made) == 1 else tuple(made)
+    frames = [frame for frame in frames_of(rows) if frame[0] in numbers]
+    return tuple(
+        _part(order, rows, part, ordinal) for ordinal, part in enumerate(parts(frames, settings.split_frames_above))
+    )
 
 
 def _part(order: Order, rows: Rows, frames: list[Frame], ordinal: int) -> Built:
@@ -79,7 +85,7 @@ def _part(order: Order, rows: Rows, frames: list[Frame], ordinal: int) -> Built:
     mine = [segment for segment in findings.segments if segment.number in there]
     numbers = {segment.number: local for local, segment in enumerate(mine, start=1)}
     local_frames = [(numbers[number], plane) for number, plane in frames]
-    overlapping = overlap([layers[index] for index in sorted({int(rows.layer[number]) for number in numbers})])
+    overlapping = overlap([layers[index] for index in sorted({int(rows.layer[number]) for number in numbers})], numbers)
 
     def content(script: Script) -> tuple[Elements, list[Code]]:
         own = image(order, len(frames), script, overlapping=overlapping) | segments(order, script, numbers)
@@ -103,7 +109,7 @@ def parts(frames: list[Frame], above: int | None) -> list[list[Frame]]:
     A segment stays whole, since a report points at it in one object.
     """
     if above is None or len(frames) <= above:
-        return [frames]
+        return [frames] if frames else []
     made: list[list[Frame]] = [[]]
     for _, of_segment in groupby(frames, key=lambda frame: frame[0]):
         whole = list(of_segment)
@@ -199,13 +205,13 @@ def _pack_eights(layers: Sequence[LabelMap], frames: Sequence[Frame], rows: Rows
         pixels[start : start + bits.size] = bits
 
 
-def overlap(layers: Sequence[LabelMap]) -> bool:
-    """Whether any voxel belongs to more than one segment."""
+def overlap(layers: Sequence[LabelMap], numbers: Iterable[int]) -> bool:
+    """Whether any voxel belongs to more than one of these segments."""
     if len(layers) < 2:
         return False
-    return any(
-        sum((layer[plane] > 0).astype(np.uint8) for layer in layers).max() > 1 for plane in range(len(layers[0]))
-    )
+    meant = np.zeros(256, np.uint8)
+    meant[list(numbers)] = 1
+    return any(sum(meant[layer[plane]] for layer in layers).max() > 1 for plane in range(len(layers[0])))
 
 
 def image(
@@ -282,105 +288,6 @@ def _segment(order: Order, segment: Segment, number: int, text: Text) -> Element
         TrackingID=tracking_id,
         TrackingUID=tracking_uid,
     )
-
-
-def references(source: SourceSeries) -> Elements:
-    """Every source instance: for the series, and as what the segmentation was made from."""
-    return elements(
-        ReferencedSeriesSequence=[referenced_series(source)],
-        SourceImageSequence=source_instances(source),
-    )
-
-
-def dimensions(order: Order, frames: Sequence[Frame], *, uid: str, several: bool, by_value: bool = False) -> Elements:
-    """Multi-frame Functional Groups and Multi-frame Dimension modules.
-
-    `several` segments have a functional group in each frame, one has it in all; `by_value` none has any, since pixel
-    values say it.
-    """
-    source = order.source
-    used = sorted({plane for _, plane in frames}, reverse=True)
-    along = [
-        ("ReferencedSegmentNumber", "SegmentIdentificationSequence", "Referenced Segment Number"),
-        ("ImagePositionPatient", "PlanePositionSequence", "Image Position Patient"),
-    ][1 if by_value else 0 :]
-    stack = not several and len(used) > 1 and used[0] - used[-1] == len(used) - 1
-    return elements(
-        DimensionOrganizationSequence=[elements(DimensionOrganizationUID=uid)],
-        DimensionIndexSequence=[
-            elements(
-                DimensionOrganizationUID=uid,
-                DimensionIndexPointer=tag_of(pointer),
-                FunctionalGroupPointer=tag_of(group),
-                DimensionDescriptionLabel=label,
-            )
-            for pointer, group, label in along
-        ],
-        **{"DimensionOrganizationType": "3D"} if stack else {},
-        SharedFunctionalGroupsSequence=[
-            grid(source) | ({} if several or by_value else elements(SegmentIdentificationSequence=[_identified(1)]))
-        ],
-        PerFrameFunctionalGroupsSequence=_per_frame(source, frames, used, several=several, by_value=by_value),
-    )
-
-
-def grid(source: SourceSeries) -> Elements:
-    """The functional groups of orientation and spacing, which all frames share."""
-    plane = source.planes[0]
-    between = float(np.linalg.norm(source.affine[:3, 0]))
-    measures = elements(SliceThickness=plane.thickness or between, PixelSpacing=plane.spacing)
-    if len(source.planes) > 1:
-        measures |= elements(SpacingBetweenSlices=between)
-    return elements(
-        PlaneOrientationSequence=[elements(ImageOrientationPatient=plane.orientation)],
-        PixelMeasuresSequence=[measures],
-    )
-
-
-def _identified(number: int) -> Elements:
-    return elements(ReferencedSegmentNumber=number)
-
-
-def _per_frame(
-    source: SourceSeries, frames: Sequence[Frame], used: Sequence[int], *, several: bool, by_value: bool
-) -> bytes:
-    """The value of PerFrameFunctionalGroupsSequence: a template per plane, filled in per frame.
-
-    Order of the groups is that of their tags: derivation, frame content, plane position, segment identification.
-    """
-    number_of_bytes = 4 if by_value else 8
-    zeros = (0,) if by_value else (0, 0)
-    content = element("FrameContentSequence", [elements(DimensionIndexValues=zeros)])[:-number_of_bytes]
-    identification = element("SegmentIdentificationSequence", [_identified(0)])[:-2]
-    parts: list[bytes] = []
-    rank = {plane: index for index, plane in enumerate(used, start=1)}
-    ends = {plane: derived(source.planes[plane]) for plane in used}
-    for number, plane in frames:
-        derivation, position = ends[plane]
-        indices = struct.pack("<I", rank[plane]) if by_value else struct.pack("<II", number, rank[plane])
-        tail = identification + struct.pack("<H", number) if several else b""
-        parts.append(item(b"".join((derivation, content, indices, position, tail))))
-    return b"".join(parts)
-
-
-def derived(plane: Plane) -> tuple[bytes, bytes]:
-    """Encoded DerivationImageSequence and PlanePositionSequence of this plane's frames."""
-    derivation = element(
-        "DerivationImageSequence",
-        [
-            elements(
-                SourceImageSequence=[
-                    instance(plane, frame=True)
-                    | elements(
-                        SpatialLocationsPreserved="YES",
-                        PurposeOfReferenceCodeSequence=[code(codes.find("source_image"))],
-                    )
-                ],
-                DerivationCodeSequence=[code(codes.find("segmentation"))],
-            )
-        ],
-    )
-    return derivation, element("PlanePositionSequence", [elements(ImagePositionPatient=plane.position)])
 
 
 @cache

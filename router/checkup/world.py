@@ -293,8 +293,9 @@ def handshake(connection: socket.socket, secure: ssl.SSLContext, host: str) -> t
 def classes(profile: Profile) -> list[str]:
     """SOP classes of the results that a profile sends."""
     wanted = {
-        "seg": profile.seg != "none", f"sr {profile.sr}": True, "gsps": profile.gsps, "rtstruct": profile.rtstruct,
-        "pdf": profile.pdf, "key_objects": profile.key_objects,
+        "seg": profile.seg in ("binary", "fractional"), "label map": profile.seg == "labelmap",
+        f"sr {profile.sr}": True, "gsps": profile.gsps, "rtstruct": profile.rtstruct,
+        "parametric_map": profile.parametric_map, "pdf": profile.pdf, "key_objects": profile.key_objects,
         "pictures": profile.overlay != "none" or profile.summary,
     }  # fmt: skip
     return [uid for uid, name in FIELDS.items() if wanted.get(name)]

@@ -30,6 +30,8 @@ from router.domain.query import UNIQUE, Query
 MODALITIES: Mapping[str, str] = {
     "segmentation": "SEG",
     "label_map": "SEG",
+    "fractional": "SEG",
+    "parametric_map": "OT",
     "measurement_report": "SR",
     "key_objects": "KO",
     "rejection_note": "KO",

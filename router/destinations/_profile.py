@@ -11,6 +11,7 @@ from pydicom.uid import (
     EnhancedSRStorage,
     GrayscaleSoftcopyPresentationStateStorage,
     KeyObjectSelectionDocumentStorage,
+    ParametricMapStorage,
     RTStructureSetStorage,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
@@ -24,17 +25,23 @@ from router.config import Section
 class Profile(Section):
     """What a destination gets. The report is sent last, and references everything else in the set."""
 
-    seg: Literal["binary", "labelmap", "none"] = Field(
-        "binary", description="Segmentation: a mask a segment, or one map of labels, run-length encoded"
+    seg: Literal["binary", "labelmap", "fractional", "none"] = Field(
+        "binary",
+        description="Segmentation: a mask a segment, one map of labels, run-length encoded, or fractions of segments "
+        "for which a pipeline gives probabilities, and masks of the others",
     )
     split_frames_above: int | None = Field(
-        None, ge=100, description="Frames of a binary SEG from which on its segments are spread over several"
+        None,
+        ge=100,
+        description="Frames of a binary SEG from which on its segments are spread over several; a segment "
+        "stays whole, however many frames it has, since the report points at it in one object",
     )
     sr: SRClass | Literal["none"] = Field("comprehensive3d", description="Structured report, and its class")
     tracking: Tracking = Field("plain", description="cornerstone: measured segments as outlines that OHIF takes over")
     overlay: Literal["none", "key", "all"] = Field("none", description="Slices with the segments drawn in")
     summary: bool = Field(False, description="One page of measurements and key slices, as a picture")
     gsps: bool = Field(False, description="Presentation state with the outlines")
+    parametric_map: bool = Field(False, description="Saliencies, probabilities and other maps of numbers, as floats")
     rtstruct: bool = Field(False, description="Structure set with the outlines, for planning systems")
     pdf: bool = Field(False, description="Measurements and key slices as an encapsulated PDF")
     key_objects: bool = Field(False, description="Key object selection of the key images and all results")
@@ -57,6 +64,8 @@ class Profile(Section):
             NOTE: self.reject_superseded,
             "segmentation": self.seg == "binary",
             "label_map": self.seg == "labelmap",
+            "fractional": self.seg == "fractional",
+            "parametric_map": self.parametric_map,
             "overlay": self.overlay != "none",
             "summary": self.summary,
             "presentation_state": self.gsps,
@@ -91,13 +100,13 @@ class Profile(Section):
         refused = {field for uid, field in FIELDS.items() if uid in sop_class_uids}
         pictures = "pictures" not in refused
         changed: dict[str, Any] = {}
-        if {"binary": "seg", "labelmap": "label map"}.get(self.seg) in refused:
+        if {"binary": "seg", "fractional": "seg", "labelmap": "label map"}.get(self.seg) in refused:
             changed["seg"] = "binary" if self.seg == "labelmap" and "seg" not in refused else "none"
         classes = [name for name in REPORTS if f"sr {name}" not in refused]
         later = [name for name in classes if self.sr != "none" and REPORTS.index(name) >= REPORTS.index(self.sr)]
         if self.sr != "none" and self.sr not in later:
             changed["sr"] = later[0] if later else "none"
-        changed |= {name: False for name in ("gsps", "rtstruct", "pdf", "key_objects") if name in refused}
+        changed |= {name: False for name in ALONE if name in refused}
         changed |= {"reject_superseded": False} if "key_objects" in refused else {}
         if not pictures:
             changed |= {"overlay": "none", "summary": False}
@@ -108,6 +117,9 @@ class Profile(Section):
         values = self.model_dump() | changed
         return None if not set(self.model_construct(**values).kinds) - {NOTE} else Profile(**values)
 
+
+ALONE = ("gsps", "parametric_map", "rtstruct", "pdf", "key_objects")
+"""Kinds in whose place nothing comes when they are refused."""
 
 REPORTS: tuple[SRClass, ...] = ("comprehensive3d", "comprehensive", "enhanced")
 """Classes of report, each simpler than the one before."""
@@ -120,6 +132,7 @@ FIELDS: dict[str, str] = {
     str(EnhancedSRStorage): "sr enhanced",
     str(SecondaryCaptureImageStorage): "pictures",
     str(GrayscaleSoftcopyPresentationStateStorage): "gsps",
+    str(ParametricMapStorage): "parametric_map",
     str(RTStructureSetStorage): "rtstruct",
     str(EncapsulatedPDFStorage): "pdf",
     str(KeyObjectSelectionDocumentStorage): "key_objects",

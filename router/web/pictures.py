@@ -20,7 +20,7 @@ from router.db.engine import reading
 from router.domain.job import Lane
 from router.node import Node
 
-MASKS = ("segmentation", "label_map")
+MASKS = ("segmentation", "label_map", "fractional")
 """Kinds of results that say where segments lie."""
 
 PRESETS: dict[str, tuple[float, float]] = {

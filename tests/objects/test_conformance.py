@@ -21,6 +21,7 @@ from dicom_sr.nouns import Box, Findings, MeasurementGroup, Region
 from tests.conftest import component
 from tests.objects import conftest as make
 from tests.objects.test_gate import content, group
+from tests.objects.test_maps import mapped
 
 LIMITS = (
     "xpathExprGrpLimit",
@@ -88,7 +89,7 @@ def exemplars(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         remarks=("The right lung fills 40 % of its side",),
     )
     orders = {
-        "both": order,
+        "both": replace(order, findings=mapped(found, 1, 2)),
         "one": numbered(replace(order, findings=one), "one"),
         "none": numbered(replace(order, findings=make.findings_of(None)), "none"),
         "again": numbered(replace(order, supersedes=make.superseded(order)), "again"),

@@ -342,6 +342,23 @@ def test_a_segmentation_with_too_many_frames_is_split_between_segments(chest: Or
     assert [dict(part.segments) for part in parts_of(chest, 1)] == [{1: 1}, {2: 1}]
 
 
+def test_a_part_speaks_only_of_the_overlap_of_its_own_segments(chest: Order):
+    labels = chest.findings.labels
+    left, right = chest.findings.segments
+    over = np.where(labels == 1, 3, 0).astype(np.uint8)
+    over[3:] = 0  # all of it overlaps the left lung, nothing the right one
+    findings = replace(
+        chest.findings, segments=(left, right, replace(left, number=3, label="Left again")), overlaps=(over,), groups=()
+    )
+    order = replace(chest, findings=findings)
+    frames = segmentation.frames_of(segmentation.occupied(findings.layers, 3))
+    last_two = sum(number > 1 for number, _ in frames)
+    parts = parts_of(order, last_two)
+    assert [dict(part.segments) for part in parts] == [{1: 1}, {2: 1, 3: 2}]
+    said = [pydicom.dcmread(BytesIO(part.part10)).SegmentsOverlap for part in (*parts_of(order, 1000), *parts)]
+    assert said == ["YES", "NO", "NO"]
+
+
 def test_a_report_points_at_the_part_in_which_a_segment_lies(chest: Order):
     order = replace(chest, settings={"segmentation": {"split_frames_above": 1}})
     first, second, report = result_set.build(("segmentation", "measurement_report"), order)
