@@ -1,7 +1,8 @@
 """An association for C-STORE and nothing else: a file's bytes go to the socket as they lie, large PDUs, one thread.
 
 Negotiation is pynetdicom's, as PDUs without its state machine; what comes after is a request, its data set in P-DATA
-fragments without a pause, and one response. TCP_NODELAY and TCP_QUICKACK keep both ends from waiting for each other.
+fragments without a pause, and one response. TCP_NODELAY and TCP_QUICKACK keep both ends from waiting for each other,
+and the next file is read while the far side has yet to answer.
 
 Source:  PS3.8 9.3 (DICOM Upper Layer Protocol for TCP/IP), PS3.7 9.3.1 (C-STORE)
 """
@@ -74,7 +75,9 @@ class Wire:
         self.accepted = accepted
         """Presentation context by (abstract, transfer) syntax."""
         self.room = ((min(longest, LARGEST_PDU) if longest else LARGEST_PDU) - OVERHEAD) & ~1
-        self.buffer = bytearray(min(AT_ONCE // self.room + 1, MOST_PDUS) * self.room)
+        self.buffer, self.spare = (bytearray(min(AT_ONCE // self.room + 1, MOST_PDUS) * self.room) for _ in range(2))
+        self.ahead: tuple[Path, int, int] | None = None
+        """File, offset and bytes of what lies in `spare` already."""
 
     def __enter__(self) -> "Wire":
         return self
@@ -87,30 +90,49 @@ class Wire:
                 self.connection.sendall(HEADER.pack(ABORT, 0, 4) + bytes(4))
         self.connection.close()
 
-    def store(self, context_id: int, command: bytes, source: Path | bytes, offset: int = 0) -> int:
-        """Send one request with the data set that begins at `offset` of `source`; the status that is answered."""
+    def store(
+        self,
+        context_id: int,
+        command: bytes,
+        source: Path | bytes,
+        offset: int = 0,
+        *,
+        then: tuple[Path, int] | None = None,
+    ) -> int:
+        """Send one request with the data set that begins at `offset` of `source`; the status that is answered.
+
+        `then` is the file that comes next, and where its data set begins.
+        """
         begin = P_DATA_HEADER.pack(P_DATA_TF, 0, len(command) + OVERHEAD, len(command) + 2, context_id, COMMAND | LAST)
         first: list[bytes | memoryview] = [begin, command]
         for piece, is_last in self._pieces(source, offset):
             self._send([*first, *self._fragments(context_id, piece, is_last=is_last)])
             first = []
+        if then is not None:
+            self._read_ahead(*then)
         return self._status()
 
     def _pieces(self, source: Path | bytes, offset: int) -> Iterator[tuple[memoryview, bool]]:
         """The data set in pieces, each a whole number of PDUs but the last; a piece is valid until the next."""
-        view = memoryview(self.buffer)
         if isinstance(source, bytes):
             yield memoryview(source)[offset:], True
             return
         with source.open("rb", buffering=0) as file:
             left = os.fstat(file.fileno()).st_size - offset
             while left > 0:
-                wanted = view[: min(left, len(view))]
-                got = os.preadv(file.fileno(), [wanted], offset)
-                if got != len(wanted):
+                wanted = min(left, len(self.buffer))
+                if self.ahead == (source, offset, wanted):
+                    self.buffer, self.spare = self.spare, self.buffer
+                elif os.preadv(file.fileno(), [memoryview(self.buffer)[:wanted]], offset) != wanted:
                     raise WireBrokenError(f"{source} became shorter while it was sent")
-                offset, left = offset + got, left - got
-                yield wanted, left == 0
+                self.ahead = None
+                offset, left = offset + wanted, left - wanted
+                yield memoryview(self.buffer)[:wanted], left == 0
+
+    def _read_ahead(self, source: Path, offset: int) -> None:
+        """The beginning of the next file; one that cannot be read says so when it is sent."""
+        with suppress(OSError), source.open("rb", buffering=0) as file:
+            self.ahead = source, offset, os.preadv(file.fileno(), [self.spare], offset)
 
     def _fragments(self, context_id: int, piece: memoryview, *, is_last: bool) -> Iterator[bytes | memoryview]:
         for at in range(0, len(piece), self.room):

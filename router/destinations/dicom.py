@@ -69,8 +69,9 @@ def send(
             for number, one in enumerate(batch, start=1):
                 if number == 1 and lacking:
                     yield refused(settings, one, lacking)
-                else:
-                    yield answer(settings, wire, one, number % MOST_MESSAGE_IDS, originator=originator)
+                    continue
+                then = next(iter(batch[number : number + 1]), None)
+                yield answer(settings, wire, one, number % MOST_MESSAGE_IDS, originator=originator, then=then)
 
 
 def not_taken(wire: Wire, batch: Sequence[Parcel]) -> list[str]:
@@ -248,8 +249,9 @@ def answer(
     message_id: int,
     *,
     originator: tuple[str, int] | None = None,
+    then: Parcel | None = None,
 ) -> Receipt:
-    """Send one instance and give what the far side says to it.
+    """Send one instance and give what the far side says to it; `then` is the one that comes next.
 
     Raises:  OSError
     """
@@ -262,7 +264,8 @@ def answer(
     command = store_request(one.item.sop_class_uid, uid, message_id, originator)
     try:
         if offer == one.offers[0]:
-            status = wire.store(wire.accepted[offer], command, one.item.path, one.offset)
+            following = None if then is None else (then.item.path, then.offset)
+            status = wire.store(wire.accepted[offer], command, one.item.path, one.offset, then=following)
         else:
             body = to_implicit(one.item.path.read_bytes(), one.offset, one.transfer_syntax_uid)
             status = wire.store(wire.accepted[offer], command, body)

@@ -1,5 +1,6 @@
 """C-STORE as real archives answer it: busy, refusing, aborting, old."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,33 @@ def test_the_data_set_leaves_as_the_very_bytes_that_lie_in_the_store(tmp_path: P
         list(send(settings(far), [item], CONTEXT))
     assert far.kept[item.sop_instance_uid] == data_set(item)
     assert far.syntaxes[item.sop_instance_uid] == ExplicitVRLittleEndian
+
+
+def sized(folder: Path, length: int) -> Outgoing:
+    """An instance with so many bytes of pixels, no two alike."""
+    item = image(folder)
+    dataset = dcmread(item.path)
+    dataset.PixelData = os.urandom(length)
+    dataset.save_as(item.path)
+    return item
+
+
+def test_instances_of_all_sizes_arrive_whole_though_each_is_begun_to_be_read_before_its_turn(tmp_path: Path) -> None:
+    items = [sized(tmp_path, length) for length in (512, 1 << 20, 2_500_000, 512, 512, 1_100_000)]
+    with archive() as far:
+        list(send(settings(far), items, CONTEXT))
+    assert far.kept == {item.sop_instance_uid: data_set(item) for item in items}
+
+
+def test_a_file_that_is_gone_before_its_turn_takes_nothing_from_the_one_before_it(tmp_path: Path) -> None:
+    first, second = image(tmp_path), image(tmp_path)
+    with archive() as far:
+        sending = send(settings(far), [first, second], CONTEXT)
+        far.answers = [lambda event: second.path.unlink() or 0]
+        assert next(sending).verdict is Verdict.ACCEPTED
+        with pytest.raises(FileNotFoundError):
+            next(sending)
+    assert set(far.kept) == {first.sop_instance_uid}
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless])
