@@ -77,6 +77,8 @@
     │   └── IdentifierDoesNotMatch: a request's identifier is not what its SOP class allows
     ├── examine
     │   └── Unreadable: a stored file cannot be read again
+    ├── ingest.follow
+    │   └── NotAdmitted: the node does not take what it was told to fetch
     ├── ingest.listener
     │   └── PortTaken: another process listens where we should
     ├── ingest.receive

@@ -196,6 +196,9 @@ class RuleForm(Section):
     take: TakeForm | None = Field(None, description="For scope study: which series the pipelines get")
     pipelines: list[Annotated[PipelineForm, BeforeValidator(_named)]] = Field([], description="What runs")
     destinations: list[str] = Field([], description="Where results go")
+    forward: bool = Field(
+        False, description="The study itself goes there as it was received, once it is complete; with scope: study"
+    )
     priority: Literal["stat", "routine", "off_peak"] = Field("routine", description="How urgent")
     deadline_min: float | None = Field(
         None, gt=0, description="Results are wanted within so many minutes after the study is complete"
@@ -431,8 +434,12 @@ def _lint_sense(page: Document, book: Rules, known: Known) -> Iterator[Fault]:
     for index, one in enumerate(book.rules):
         loc: Loc = ("rules", index)
         rule = _rule(one, Reader(), loc)
-        if not rule.pipelines and not rule.stop:
+        if not rule.pipelines and not rule.stop and not rule.forward:
             yield page.fault(loc, "this rule runs nothing and stops nothing; name a pipeline")
+        if rule.forward and rule.scope is not Scope.STUDY:
+            yield page.fault(loc, "`forward` sends whole studies: write scope: study")
+        if rule.forward and not rule.destinations:
+            yield page.fault(loc, "this rule forwards studies to nowhere; name a destination")
         if rule.pipelines and not rule.destinations and rule.mode is Mode.ON:
             yield page.fault(loc, "the results of this rule go nowhere; name a destination, or set mode: shadow")
         if (rule.take is None) != (rule.scope is Scope.SERIES) and rule.pipelines:
@@ -480,6 +487,7 @@ def _rule(one: RuleForm, reader: Reader, loc: Loc) -> Rule:
         mode=one.mode,
         stop=one.stop,
         hold=one.hold,
+        forward=one.forward,
         on_conflict=one.on_conflict,
         deadline_min=one.deadline_min,
         notes=one.notes,

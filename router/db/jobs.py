@@ -129,6 +129,45 @@ def add_delivery(
     return int(connection.execute(same).scalar_one()), False
 
 
+def add_forward(
+    connection: Connection,
+    *,
+    study_instance_uid: str,
+    generation: int,
+    destination: str,
+    priority: int,
+    max_attempts: int,
+    run: int = 0,
+) -> tuple[int, bool]:
+    """The one job that sends this generation of the study itself to this destination, and whether this call made it.
+
+    One that waits for an earlier generation is superseded: this one sends all that is missing.
+    """
+    mine = (
+        job.c.lane == Lane.DELIVER,
+        job.c.result_set_id.is_(None),
+        job.c.study_instance_uid == study_instance_uid,
+        job.c.destination == destination,
+    )
+    made = _insert(
+        connection,
+        lane=Lane.DELIVER,
+        study_instance_uid=study_instance_uid,
+        generation=generation,
+        destination=destination,
+        run=run,
+        priority=priority,
+        max_attempts=max_attempts,
+    )
+    if made is None:
+        same = select(job.c.id).where(*mine, job.c.generation == generation, job.c.run == run)
+        return int(connection.execute(same).scalar_one()), False
+    earlier = and_(*mine, job.c.generation < generation, job.c.state != State.RUNNING)
+    reason = "the study has changed since; a newer job sends it"
+    _move(connection, Event.SUPERSEDE, earlier, **REST, reason=reason, finished_at=clock(connection))
+    return made, True
+
+
 def add_build(connection: Connection, of: Job, *, profile: str, max_attempts: int) -> tuple[int, bool]:
     """The one job that builds the findings of this inference job in this profile, and whether this call made it."""
     made = _insert(
@@ -537,8 +576,10 @@ def next_due(connection: Connection, lane: Lane, *, after: int) -> int | None:
 
 def _like(one: Job) -> ColumnElement[bool]:
     """Same work whatever the run."""
-    names = ("lane", "pixels_digest", "identity_digest", "pipeline", "pipeline_version", "settings_digest",
-             "result_set_id", "destination", "findings_job_id", "profile")  # fmt: skip
+    names = ["lane", "pixels_digest", "identity_digest", "pipeline", "pipeline_version", "settings_digest",
+             "result_set_id", "destination", "findings_job_id", "profile"]  # fmt: skip
+    if one.is_forward:
+        names += ["study_instance_uid", "generation"]
     return and_(*(job.c[name].is_not_distinct_from(getattr(one, name)) for name in names))
 
 

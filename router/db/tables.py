@@ -276,7 +276,7 @@ job = Table(
     Column("completeness", Text, comment="how it was known that what it reads is complete, for the report"),
     Column("instances", Integer, comment="how many it reads"),
     Column("stale_at", BigInteger, comment="since when its series is no longer what it read"),
-    Column("result_set_id", ID, comment="what a delivery job sends"),
+    Column("result_set_id", ID, comment="what a delivery job sends; NULL: the study itself"),
     Column("destination", Text, comment="where a delivery job sends it"),
     Column("findings_job_id", ID, comment="the inference job whose findings a build job builds"),
     Column("profile", Text, comment="what a build job builds, as a result set's"),
@@ -337,6 +337,16 @@ Index(
     unique=True,
     sqlite_where=text("lane = 'deliver'"),
     postgresql_where=text("lane = 'deliver'"),
+)
+Index(
+    "uq_job_forward",
+    job.c.study_instance_uid,
+    job.c.generation,
+    job.c.destination,
+    job.c.run,
+    unique=True,
+    sqlite_where=text("lane = 'deliver' AND result_set_id IS NULL"),
+    postgresql_where=text("lane = 'deliver' AND result_set_id IS NULL"),
 )
 Index(
     "uq_job_build",
@@ -458,6 +468,23 @@ pledge = Table(
 )
 """Storage commitment that we have asked of destinations: the row comes first, then the request."""
 Index("ix_pledge_job_id", pledge.c.job_id)
+
+feed = Table(
+    "feed",
+    metadata,
+    Column("destination", Text, primary_key=True),
+    Column("position", BigInteger, nullable=False, comment="of the last change that was seen to"),
+    Column("moved_at", BigInteger, nullable=False),
+)
+"""How far we have followed the changes of an archive from which we fetch."""
+
+feed_file = Table(
+    "feed_file",
+    metadata,
+    Column("destination", Text, primary_key=True),
+    Column("file", Text, primary_key=True, comment="as the archive names this file; one that comes again has another"),
+)
+"""What was fetched already: a study that becomes stable again is not fetched again."""
 
 refusal = Table(
     "refusal",

@@ -165,7 +165,12 @@ class Job:
             return f"{self.pipeline} {self.pipeline_version}"
         if self.lane is Lane.BUILD:
             return f"build of job {self.findings_job_id}"
-        return f"delivery to {self.destination}"
+        return f"{'forwarding' if self.is_forward else 'delivery'} to {self.destination}"
+
+    @property
+    def is_forward(self) -> bool:
+        """Whether it sends the study itself, as it was received, and not results."""
+        return self.lane is Lane.DELIVER and self.result_set_id is None
 
     @property
     def last_attempt(self) -> bool:

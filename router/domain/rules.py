@@ -101,8 +101,8 @@ class Take:
 class Rule:
     """What runs on which series, and where its results go.
 
-    `hold` lets its jobs wait for a person; `deadline_min` says within how many minutes after the study is complete
-    its results are wanted.
+    `forward` sends the study itself there, too. `hold` lets its jobs wait for a person; `deadline_min` says within how
+    many minutes after the study is complete its results are wanted.
     """
 
     name: str
@@ -114,6 +114,7 @@ class Rule:
     mode: Mode = Mode.ON
     stop: bool = False
     hold: bool = False
+    forward: bool = False
     on_conflict: OnConflict = OnConflict.TRUST_PIXELS
     deadline_min: float | None = None
     take: Take | None = None

@@ -23,6 +23,7 @@ from router.db.associations import Ending
 from router.db.engine import connect, now, writing
 from router.ingest.admission import Admission, Caller, Refusal, Sources
 from router.ingest.association import DoorServer
+from router.ingest.follow import Follower
 from router.ingest.notice import Notice
 from router.ingest.offers import contexts
 from router.ingest.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -88,6 +89,7 @@ class Door:
         self.receiver = Receiver(node.settings, store, self.engine)
         self.admission = Admission(node.settings, Sources(self.engine), store)
         self.notice = Notice(node)
+        self.follower = Follower(node, self.receiver, self.admission, self.notice.tell)
         self.visits: dict[Association, Visit] = {}
         self.ends: deque[End] = deque()
         """Of associations that are over, and not yet recorded."""
@@ -238,6 +240,7 @@ def _serve(door: Door, stop: threading.Event) -> None:
     for thread in listening:
         thread.start()
     door.notice.start()
+    door.follower.start()
     for server in servers:
         host, port = server.server_address[:2]
         log.info("listener.ready", host=host, port=port, tls=server.credentials is not None)
@@ -247,6 +250,7 @@ def _serve(door: Door, stop: threading.Event) -> None:
         server.stop_listening()
     for thread in listening:
         thread.join()
+    door.follower.stop()
     door.drain()
     door.notice.stop()
     door.receiver.new.close()

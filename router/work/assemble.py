@@ -20,7 +20,7 @@ from router.db import audit, decisions, jobs, pauses, studies
 from router.db.engine import fault, now, reading, writing
 from router.domain.completeness import SECOND, Stuck, Wait
 from router.domain.job import Lane, State
-from router.domain.rules import Rule
+from router.domain.rules import Mode, Rule
 from router.domain.study import Study
 from router.node import Node
 from router.query.scu import Peer
@@ -178,6 +178,7 @@ def follow(connection: Connection, node: Node, study: Study, outcome: Plan, gene
     for job_id in new_jobs:
         if job_id in holds:
             jobs.keep_for_person(connection, job_id, reason=holds[job_id])
+    deliveries += forwards(connection, node, study, outcome.answers, generation)
     supersede(connection, uid, outcome.inputs)
     known = [outcome.witnesses] if outcome.witnesses else list(outcome.series.values())
     audit.write(
@@ -203,6 +204,26 @@ def held_by_rules(answers: Sequence[Answer], made: Sequence[Made]) -> dict[int, 
     }
 
 
+def forwards(connection: Connection, node: Node, study: Study, answers: Sequence[Answer], generation: int) -> list[int]:
+    """New jobs that send the study itself where rules forward it, each place once; the most urgent rule counts."""
+    made: list[int] = []
+    firing = [one.judged.rule for one in answers if one.judged.fires]
+    for rule in sorted(firing, key=lambda rule: rule.priority):
+        for destination in rule.destinations if rule.forward and rule.mode is Mode.ON else ():
+            job_id, new = jobs.add_forward(
+                connection,
+                study_instance_uid=study.study_instance_uid,
+                generation=generation,
+                destination=destination,
+                priority=rule.priority,
+                max_attempts=node.settings.delivery.max_attempts,
+            )
+            if new and rule.hold:
+                jobs.keep_for_person(connection, job_id, reason=f"rule {rule.name} holds its jobs until released")
+            made += [job_id] * new
+    return made
+
+
 def late_deliveries(connection: Connection, node: Node, job_id: int, hold: str | None) -> list[int]:
     """New deliveries of a run that is done already; those, too, wait for a person where a rule wants it."""
     made = outbox.plan(connection, job_id, max_attempts=node.settings.delivery.max_attempts)
@@ -225,7 +246,7 @@ def record(
             series_instance_uid=answer.judged.series_instance_uid,
             rule=rule.name,
             revision=outcome.revision,
-            fires=answer.run is not None,
+            fires=answer.run is not None or (rule.forward and answer.judged.fires),
             mode=rule.mode,
             reasons={
                 "reason": answer.verdict.reason,

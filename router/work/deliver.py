@@ -1,4 +1,5 @@
-"""Role `deliver`: each result set to each of its destinations, in order, the report last, until all of it is there.
+"""Role `deliver`: each result set to each of its destinations, in order, the report last, until all of it is there;
+and studies as they were received where a rule forwards them.
 
 An answer is written down the moment it comes, so after a failure or a kill only what is missing is sent again; what was
 taken but not written down is sent once more as the same bytes under the same UID.
@@ -17,8 +18,9 @@ from dicom_sr.problem import Problem
 from router import destinations, rulebook
 from router.db import audit, instances, jobs, pledges, receipts, results, revisions, studies
 from router.db.engine import reading, writing
+from router.db.instances import InstanceRow
 from router.destinations import Awaited, CannotCommit, Context, Destination, Interrupted, Kind, Unheard
-from router.domain.delivery import DUPLICATE, Commitment, Outgoing, Receipt, Subject, Verdict, contradictions
+from router.domain.delivery import DUPLICATE, Commitment, Outgoing, Receipt, Result, Subject, Verdict, contradictions
 from router.domain.job import Job, Lane, Outcome
 from router.node import Node
 from router.work import outbox
@@ -121,7 +123,8 @@ def deliver(node: Node, hand: InHand) -> Ending | Pause:
     errand = errand_of(node, hand.job)
     for receipt in sorted(not_kept, key=lambda receipt: receipt.verdict is not Verdict.NEVER):
         judge(receipt, errand, missing=len(errand.objects) - len(errand.taken))
-    if not errand.taken and hand.job.problem != OtherStudy.__name__:  # a person who releases it has seen to that
+    seen_to = hand.job.problem == OtherStudy.__name__  # by the person who has released it
+    if not errand.taken and not hand.job.is_forward and not seen_to:
         look(node, errand)
     try:
         send(node, hand, errand)
@@ -249,10 +252,17 @@ def errand_of(node: Node, job: Job) -> Errand:
     Raises:  NoSuchDestination, NothingToSend
     """
     settings = node.settings
-    with reading(node.engine) as connection:
+    with writing(node.engine) if job.is_forward else reading(node.engine) as connection:
         destination = find(connection, job)
-        objects = results.of_set(connection, job.result_set_id or 0)
+        objects: Sequence[Result | InstanceRow]
+        if job.is_forward:
+            receipts.inherit(connection, job)
+            objects = instances.of_study(connection, job.study_instance_uid)
+        else:
+            objects = results.of_set(connection, job.result_set_id or 0)
         taken, committed = receipts.accepted(connection, job.id), receipts.committed(connection, job.id)
+    if not objects and job.is_forward:
+        raise NothingToSend("the study has no images here any more", remedy="Send it here again, or cancel the job")
     if not objects:
         raise NothingToSend(f"result set {job.result_set_id} has no objects", remedy="Re-run its inference job")
     return Errand(
@@ -273,7 +283,7 @@ def errand_of(node: Node, job: Job) -> Errand:
             )
             for item in objects
         ),
-        kinds={item.sop_instance_uid: item.kind for item in objects},
+        kinds={one.sop_instance_uid: one.kind if isinstance(one, Result) else "instance" for one in objects},
         taken=taken,
         committed=committed,
     )
@@ -428,7 +438,7 @@ def note(connection: Connection, errand: Errand, how: str) -> None:
     audit.write(
         connection,
         "deliver",
-        "results.sent",
+        "study.sent" if errand.job.is_forward else "results.sent",
         errand.job.study_instance_uid,
         job=errand.job.id,
         destination=errand.destination.name,

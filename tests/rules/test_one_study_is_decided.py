@@ -378,6 +378,36 @@ def test_a_later_decision_on_a_run_that_is_done_sends_its_kept_results_to_the_ne
     assert sent == [("pacs", 1), ("archive", 1)]
 
 
+def test_a_rule_that_forwards_orders_the_whole_study_once_for_each_place_and_anew_when_it_has_grown(
+    make_site: MakeSite,
+) -> None:
+    site = make_site()
+    whole = {"scope": "study", "when": {"Modality": "CT"}, "pipelines": [], "forward": True}
+    site.rules(
+        {**whole, "name": "all to the archive", "destinations": ["archive"]},
+        {**whole, "name": "and to research", "destinations": ["archive", "research"], "priority": "off_peak"},
+        {**whole, "name": "a trial", "destinations": ["elsewhere"], "mode": "shadow"},
+        {**whole, "name": "not this one", "destinations": ["mr"], "when": {"Modality": "MR"}},
+    )
+    site.receive(3)
+    site.decide()
+    forwarded = [job for job in site.jobs() if job.is_forward]
+    assert sorted((job.destination, job.priority, job.generation) for job in forwarded) == [
+        ("archive", 50, 1),
+        ("research", 90, 1),
+    ]
+    assert {one.rule: one.fires for one in decided(site)} == {
+        "all to the archive": True, "and to research": True, "a trial": True, "not this one": False,
+    }  # fmt: skip
+    site.receive(1, first=4)
+    site.decide()
+    states = {(job.destination, job.generation): job.state for job in site.jobs() if job.is_forward}
+    assert states == {
+        ("archive", 1): State.SUPERSEDED, ("research", 1): State.SUPERSEDED,
+        ("archive", 2): State.QUEUED, ("research", 2): State.QUEUED,
+    }  # fmt: skip
+
+
 def test_a_header_that_nobody_foresaw_keeps_no_other_study_waiting(make_site: MakeSite) -> None:
     site = make_site()
     site.receive(3, study="1.2.1", series="1.2.1.1", ImagePositionPatient=[["a"], {}, None])

@@ -140,11 +140,18 @@ def test_a_rule_that_asks_a_pipeline_for_what_it_does_not_read_is_refused() -> N
         ("destinations: [pacs]", "runs nothing and stops nothing"),
         ("pipelines: [always_one, always_one]\n    destinations: [pacs]", "stands here twice"),
         ("scope: study\n    pipelines: [always_one]\n    destinations: [pacs]", "`take`"),
+        ("scope: study\n    forward: true", "forwards studies to nowhere"),
+        ("forward: true\n    destinations: [pacs]", "`forward` sends whole studies: write scope: study"),
         ("take: {when: {Modality: CT}}\n    pipelines: [always_one]\n    destinations: [pacs]", "`take`"),
     ],
 )
 def test_a_rule_that_does_nothing_is_refused(rest: str, says: str) -> None:
     assert any(says in fault for fault in faults(one_rule("{Modality: CT}", rest)))
+
+
+def test_a_rule_may_do_nothing_but_forward() -> None:
+    rest = "scope: study\n    forward: true\n    destinations: [pacs]"
+    rulebook.parse(one_rule("{Modality: CT}", rest), "r.yaml", known=known())
 
 
 def test_a_rule_that_is_never_reached_is_refused() -> None:

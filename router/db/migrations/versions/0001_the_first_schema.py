@@ -319,7 +319,7 @@ def upgrade() -> None:
             "result_set_id",
             sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
             nullable=True,
-            comment="what a delivery job sends",
+            comment="what a delivery job sends; NULL: the study itself",
         ),
         sa.Column("destination", sa.Text(), nullable=True, comment="where a delivery job sends it"),
         sa.Column(
@@ -381,6 +381,13 @@ def upgrade() -> None:
         batch_op.create_index("ix_job_finished_at", ["finished_at"], unique=False)
         batch_op.create_index("ix_job_state", ["state", "id"], unique=False)
         batch_op.create_index(
+            "uq_job_forward",
+            ["study_instance_uid", "generation", "destination", "run"],
+            unique=True,
+            sqlite_where=sa.text("lane = 'deliver' AND result_set_id IS NULL"),
+            postgresql_where=sa.text("lane = 'deliver' AND result_set_id IS NULL"),
+        )
+        batch_op.create_index(
             "uq_job_build",
             ["findings_job_id", "profile", "run"],
             unique=True,
@@ -422,6 +429,24 @@ def upgrade() -> None:
     with op.batch_alter_table("pause", schema=None) as batch_op:
         batch_op.create_index("ix_pause_sender", ["calling_ae_title", "noted_at"], unique=False)
 
+    op.create_table(
+        "feed",
+        sa.Column("destination", sa.Text(), nullable=False),
+        sa.Column("position", sa.BigInteger(), nullable=False, comment="of the last change that was seen to"),
+        sa.Column("moved_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("destination", name=op.f("pk_feed")),
+    )
+    op.create_table(
+        "feed_file",
+        sa.Column("destination", sa.Text(), nullable=False),
+        sa.Column(
+            "file",
+            sa.Text(),
+            nullable=False,
+            comment="as the archive names this file; one that comes again has another",
+        ),
+        sa.PrimaryKeyConstraint("destination", "file", name=op.f("pk_feed_file")),
+    )
     op.create_table(
         "refusal",
         sa.Column("destination", sa.Text(), nullable=False),
