@@ -103,6 +103,12 @@ class Source(Section):
         "twice gives what has come",
     )
     count_at: CountAt | None = Field(None, description="Archive to be asked; with the witness count")
+    commits: Literal["never", "archived"] = Field(
+        "never",
+        description="When its requests for storage commitment (service commit) are answered as committed: never, or "
+        "archived, which is when the file, read again, is what was received, and a destination to which it was "
+        "forwarded has committed to keep it",
+    )
     notes: str = Field("", description="For people")
 
     @model_validator(mode="after")

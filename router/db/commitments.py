@@ -1,11 +1,14 @@
 """Storage commitment that senders ask of us: kept until the sender has the report, whatever happens in between."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, Row, select, update
 
 from router.db.engine import insert_into
-from router.db.tables import commitment_request
+from router.db.tables import commitment_request, instance, job, receipt
+from router.db.versions import Status
+from router.domain.job import Lane
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,41 @@ def due(connection: Connection, now: int, *, limit: int = 100) -> list[Commitmen
         .limit(limit)
     )
     return [_request(row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archived:
+    """A received instance that an archive has committed to keep as it lies here; `path` is relative to the store."""
+
+    sop_instance_uid: str
+    path: str
+    dataset_digest: str
+
+
+def archived(connection: Connection, sop_instance_uids: Collection[str]) -> list[Archived]:
+    """Those of these instances whose current version was forwarded to a destination that has committed to keep it."""
+    rows = connection.execute(
+        select(instance.c.sop_instance_uid, instance.c.path, instance.c.dataset_digest)
+        .join(receipt, receipt.c.sop_instance_uid == instance.c.sop_instance_uid)
+        .join(job, job.c.id == receipt.c.job_id)
+        .where(
+            instance.c.sop_instance_uid.in_(sop_instance_uids),
+            instance.c.status == Status.CURRENT,
+            instance.c.dataset_digest.is_not(None),
+            job.c.lane == Lane.DELIVER,
+            job.c.result_set_id.is_(None),
+            receipt.c.committed_at.is_not(None),
+            receipt.c.sent_at >= instance.c.received_at,
+        )
+        .distinct()
+    )
+    return [Archived(**row) for row in rows.mappings()]
+
+
+def wait(connection: Connection, request: CommitmentRequest, until: int) -> None:
+    """The report is not made yet: what it asks for may still come true."""
+    changed = update(commitment_request).where(*_is(request), commitment_request.c.not_before.is_not(None))
+    connection.execute(changed.values(not_before=until))
 
 
 def reported(connection: Connection, request: CommitmentRequest) -> None:

@@ -2,7 +2,7 @@
 
 A sender that is also a configured destination gets the report on an association of our own, in the SCP role, again and
 again until it has it; any other gets it on the association on which it asked. What is not proven is never called
-committed, it is reported as 0112. What counts as proof is not decided here (`Proof`); by default nothing is proven.
+committed, it is reported as 0112. What counts as proof is said in `query.proof`; by default nothing is.
 
 Source:  PS3.4 J.3 (Storage Commitment Push Model), PS3.7 D.3.3.4 (SCP/SCU Role Selection)
 """
@@ -33,14 +33,15 @@ from router.node import Node
 from router.query.elements import Elements, UnreadableError, element, item, read
 from router.query.identifier import tag_of
 from router.query.peers import destination_of
+from router.query.proof import archived, promised
 from router.query.status import CommitmentStatus, FailureReason
 from router.requestor import steady
 from router.tls import client_context
 
 log = structlog.get_logger()
 
-Proof = Callable[[Node, Sequence[Holding]], Collection[str]]
-"""Of these objects that the node holds, the SOPInstanceUIDs of those that it can prove to keep."""
+Proof = Callable[[Node, str, Sequence[Holding]], Collection[str]]
+"""Of these objects that the node holds, the SOPInstanceUIDs of those that it can prove to keep, to this AE title."""
 
 REQUEST_STORAGE_COMMITMENT = 1
 """Action Type ID (PS3.4 J.3.2.1)."""
@@ -48,17 +49,14 @@ ALL_COMMITTED, FAILURES_EXIST = 1, 2
 """Event Type IDs (PS3.4 J.3.3.1)."""
 MOST_REFERENCES = 10_000
 FIRST_RETRY_S, LONGEST_RETRY_S, MOST_ATTEMPTS = 30.0, 3600.0, 20
+PATIENCE_S = 3600.0
+"""How long a sender that can be called waits for its report while its archive has not committed."""
 ANSWER_S = 10.0
 """How long the sender may take to answer a report."""
 GLANCE_S = 0.005
 
 Reference = tuple[str, str]
 """SOPClassUID and SOPInstanceUID."""
-
-
-def nothing_is_proven(node: Node, holdings: Sequence[Holding]) -> Collection[str]:
-    """The proof that fails for everything: right as long as nobody has said what we promise."""
-    return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +117,12 @@ def report(node: Node, request: CommitmentRequest, prove: Proof, here: tuple[Ass
     uids = [uid for _, uid in request.requested]
     with reading(node.engine) as connection:
         held = holdings.of(connection, uids)
-    told = judge(request, held, prove(node, list(held.values())))
+    told = judge(request, held, prove(node, request.calling_ae_title, list(held.values())))
     settings = destination_of(node, request.calling_ae_title)
+    if settings is not None and may_come_true(node, request, told, held):
+        with writing(node.engine) as connection:
+            commitments.wait(connection, request, now() + int(FIRST_RETRY_S * 1e6))
+        return False
     if settings is not None:
         heard = _call(node, settings, told)
     else:
@@ -142,12 +144,19 @@ def report(node: Node, request: CommitmentRequest, prove: Proof, here: tuple[Ass
     return heard
 
 
+def may_come_true(node: Node, request: CommitmentRequest, told: Report, held: Collection[str]) -> bool:
+    """Whether what is not proven yet may be soon: it lies here, and its archive has had little time to commit."""
+    waiting = any(uid in held for (_, uid), reason in told.failed if reason is FailureReason.NO_SUCH_OBJECT_INSTANCE)
+    is_young = now() - request.received_at < PATIENCE_S * 1e6
+    return waiting and is_young and promised(node, request.calling_ae_title)
+
+
 def calls_back(node: Node, request: CommitmentRequest) -> bool:
     """Whether the sender's address is known, so that the report goes there."""
     return destination_of(node, request.calling_ae_title) is not None
 
 
-def report_due(node: Node, prove: Proof = nothing_is_proven) -> int:
+def report_due(node: Node, prove: Proof = archived) -> int:
     """Tell those who have not heard yet; how many have now. For the timetable."""
     with reading(node.engine) as connection:
         waiting = commitments.due(connection, now())

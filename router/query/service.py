@@ -33,11 +33,12 @@ from router.domain.audit import Outcome
 from router.domain.query import Root
 from router.node import Node
 from router.query import commitment, mpps, reports, retrieve
-from router.query.commitment import Proof, nothing_is_proven
+from router.query.commitment import Proof
 from router.query.exchange import Exchange, PeerGone
 from router.query.find import find
 from router.query.identifier import Granted
 from router.query.peers import caller_of, permission
+from router.query.proof import archived
 from router.query.rights import Denied, Service
 from router.query.status import CommitmentStatus, FindStatus
 
@@ -66,7 +67,7 @@ def contexts() -> list[PresentationContext]:
     return [*made, commit, build_context(ModalityPerformedProcedureStep, syntaxes)]
 
 
-def handlers(node: Node, prove: Proof = nothing_is_proven) -> list[tuple[Any, ...]]:
+def handlers(node: Node, prove: Proof = archived) -> list[tuple[Any, ...]]:
     """What to bind to a server's events, so that its associations answer queries."""
     return [
         (evt.EVT_ESTABLISHED, take_over, [node, prove]),
@@ -80,7 +81,7 @@ def negotiate(event: evt.Event) -> dict[str, bytes]:
     return {uid: Granted.of(asked).answer(asked) for uid, asked in event.app_info.items() if uid in ROOTS}
 
 
-def take_over(event: evt.Event, node: Node, prove: Proof = nothing_is_proven) -> None:
+def take_over(event: evt.Event, node: Node, prove: Proof = archived) -> None:
     """From now on this association's queries, retrievals, commitment requests and procedure steps are ours."""
     association: Association = event.assoc
     connection: socket.socket = association.dul.socket.socket

@@ -22,7 +22,8 @@ from router.db.revisions import Kind
 from router.db.tables import audit, instance, result, series, study
 from router.ingest import offers
 from router.node import Node
-from router.query.commitment import Proof, nothing_is_proven
+from router.query.commitment import Proof
+from router.query.proof import archived
 from router.store import Store
 from router.wake import Bell
 from tests.query.holding import EMPTY_INSTANCE, EMPTY_SERIES, EMPTY_STUDY, make
@@ -153,7 +154,7 @@ def ct(
 
 
 @contextmanager
-def answering(folder: Path, prove: Proof = nothing_is_proven, *, timeout_s: float = 10) -> Iterator[Answering]:
+def answering(folder: Path, prove: Proof = archived, *, timeout_s: float = 10) -> Iterator[Answering]:
     """A node that everybody on loopback called FRIEND may ask everything."""
     settings = Settings(run_path=folder / "run", ae_title="ISOCENTER")
     engine = connect(f"sqlite:///{folder}/isocenter.db")

@@ -1,5 +1,6 @@
 """Storage Commitment: what is not proven is never called committed, and the sender hears so, if need be later."""
 
+import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -7,17 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import CTImageStorage, MRImageStorage, generate_uid
 from pynetdicom import AE, evt
 from pynetdicom.presentation import build_role
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 from sqlalchemy import update
 
+from router.db import instances, jobs, receipts
 from router.db.commitments import CommitmentRequest
-from router.db.engine import reading, writing
+from router.db.engine import now, reading, writing
 from router.db.holdings import Holding
-from router.db.tables import commitment_request
+from router.db.tables import commitment_request, instance
+from router.domain.delivery import Receipt, Verdict
+from router.ingest import part10
 from router.node import Node
 from router.query import report_due
 from router.query.commitment import judge
@@ -29,7 +33,7 @@ from tests.servers import free_port
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 
 
-def everything_is_proven(node: Node, holdings: Sequence[Holding]) -> Collection[str]:
+def everything_is_proven(node: Node, calling_ae_title: str, holdings: Sequence[Holding]) -> Collection[str]:
     return [one.sop_instance_uid for one in holdings]
 
 
@@ -145,6 +149,83 @@ def test_a_sender_hears_on_the_association_on_which_it_asked(node: Answering, re
         assert "ReferencedSOPSequence" not in report
     until(lambda: waiting(node)[0].not_before is None, what="the row of a report that was heard")
     assert node.audited("commitment.reported")
+
+
+PROMISE = {"ae_title": "FRIEND", "addresses": ["127.0.0.1"], "services": RIGHTS, "commits": "archived"}
+
+
+def keep(node: Answering, one: FileDataset, *, committed: bool = True) -> Path:
+    """As if this instance had been digested, and forwarded to an archive that has committed to keep it; its file."""
+    uid = one.SOPInstanceUID
+    with writing(node.node.engine) as connection:
+        (row,) = instances.versions(connection, uid)
+        path = node.node.store.path(row.path)
+        content = path.read_bytes()
+        digest = hashlib.sha256(content[part10.dataset_offset(content) :]).hexdigest()
+        connection.execute(update(instance).where(instance.c.sop_instance_uid == uid).values(dataset_digest=digest))
+        job_id, _ = jobs.add_forward(
+            connection,
+            study_instance_uid=one.StudyInstanceUID,
+            generation=1,
+            destination="archive",
+            priority=50,
+            max_attempts=1,
+        )
+        receipts.write(connection, job_id, Receipt(sop_instance_uid=uid, verdict=Verdict.ACCEPTED, status=0))
+        if committed:
+            receipts.commit(connection, job_id, [uid])
+    return path
+
+
+def test_committed_is_what_an_archive_keeps_and_what_still_lies_here_as_it_came(tmp_path: Path) -> None:
+    whole, damaged, gone, elsewhere_only_sent, here_alone = (ct(number=number) for number in range(1, 6))
+    asked = [(str(CTImageStorage), str(one.SOPInstanceUID)) for one in (whole, damaged, gone, elsewhere_only_sent)]
+    asked.append((str(CTImageStorage), str(here_alone.SOPInstanceUID)))
+    sender = Sender()
+    with answering(tmp_path) as node:
+        node.hold(whole, damaged, gone, elsewhere_only_sent, here_alone)
+        keep(node, whole)
+        file = keep(node, damaged)
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+        keep(node, gone).unlink()
+        keep(node, elsewhere_only_sent, committed=False)
+        sender.ask(node, "1.2.1", *asked)
+        node.sources(PROMISE)
+        sender.ask(node, "1.2.2", *asked)
+    (_, without), (_, promised) = sender.heard
+    assert len(without.FailedSOPSequence) == 5
+    assert [one.ReferencedSOPInstanceUID for one in promised.ReferencedSOPSequence] == [whole.SOPInstanceUID]
+    assert {one.FailureReason for one in promised.FailedSOPSequence} == {0x0112}
+
+
+def test_a_correction_that_the_archive_does_not_have_is_not_committed(tmp_path: Path) -> None:
+    one, sender = ct(), Sender()
+    with answering(tmp_path) as node:
+        node.hold(one)
+        node.sources(PROMISE)
+        keep(node, one)
+        with writing(node.node.engine) as connection:  # the version here came after what the archive was sent
+            connection.execute(update(instance).values(received_at=now() + 60_000_000))
+        sender.ask(node, "1.2.1", (CTImageStorage, one.SOPInstanceUID))
+    assert [event_type for event_type, _ in sender.heard] == [2]
+
+
+def test_a_sender_that_can_be_called_hears_when_the_archive_has_committed(tmp_path: Path) -> None:
+    sender, one = Sender(), ct()
+    with answering(tmp_path) as node, sender.listening() as port:
+        node.hold(one)
+        node.sources(PROMISE)
+        node.destinations(FRIEND=port)
+        before = now()
+        assert sender.ask(node, "1.2.3", (CTImageStorage, one.SOPInstanceUID), wait_s=0) == 0x0000
+        until(lambda: waiting(node)[0].not_before > before + 25_000_000, what="the request waits")
+        keep(node, one)
+        with writing(node.node.engine) as connection:
+            connection.execute(update(commitment_request).values(not_before=0))
+        assert report_due(node.node) == 1
+    assert [event_type for event_type, _ in sender.heard] == [1]
 
 
 @pytest.mark.parametrize("takes_scp_role", [True, False])

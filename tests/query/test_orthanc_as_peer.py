@@ -17,7 +17,7 @@ from tests.query.node import Answering, answering, ct, part10, storing
 from tests.servers import Orthanc, orthanc
 
 
-def proven(node: Node, holdings: Any) -> list[str]:
+def proven(node: Node, calling_ae_title: str, holdings: Any) -> list[str]:
     return [one.sop_instance_uid for one in holdings if isinstance(one, Holding)]
 
 

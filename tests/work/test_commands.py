@@ -9,11 +9,13 @@ from sqlalchemy import select
 
 from router.compose import open_node
 from router.config import load
+from router.db import instances
 from router.db.engine import reading, writing
 from router.db.tables import audit, study
+from router.ingest.digest import digests
 from router.work.seal import seal_due
 from tests.servers import isocenter
-from tests.work.site import Site
+from tests.work.site import STUDY, Site
 
 PATIENT, NAME = "PH0001", "Phantom^Small"
 
@@ -53,6 +55,26 @@ def test_the_audit_is_verified_and_exported_and_an_altered_row_is_named(keeper: 
         first = connection.scalar(select(audit.c.id).where(audit.c.seal.is_not(None)).order_by(audit.c.id))
         connection.exec_driver_sql(f"UPDATE audit SET who = 'nobody' WHERE id = {first}")
     assert f"row {first} was altered" in keeper.says(1, "audit", "verify")
+
+
+@pytest.mark.long
+def test_every_damaged_and_every_missing_file_of_the_store_is_named(keeper: Keeper) -> None:
+    store = keeper.site.node.store
+    with writing(keeper.site.node.engine) as connection:
+        rows = instances.of_study(connection, STUDY)
+        instances.set_digests(connection, [digests(store.path(row.path), row.version, row) for row in rows])
+    assert keeper.says(0, "verify")
+    damaged, missing, whole = (row.path for row in rows[:3])
+    file = store.path(damaged)
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    store.path(missing).unlink()
+    said = keeper.says(1, "verify", "--json")
+    assert damaged in said
+    assert missing in said
+    assert whole not in said
+    assert PATIENT not in said
 
 
 @pytest.mark.long
