@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
-from router.db import breakers, receipts, results
+from router.db import breakers, receipts, results, studies
 from router.db import jobs as queue
+from router.db.breakers import Paused
 from router.db.engine import now
 from router.db.revisions import Revision
 from router.domain.audit import Row
 from router.domain.job import Job, Lane, State
-from router.domain.study import Study
+from router.domain.study import Study, StudyState
 
 if TYPE_CHECKING:
     from pipelines.spec import Spec
@@ -41,8 +42,8 @@ def study(one: Study, when: When = utc) -> dict[str, Any]:
         "calling_ae_title": one.calling_ae_title,
         "last_instance": when(one.last_instance_at),
         "completed": when(one.completed_at),
-        "needs_person": one.held_reason or one.attention,
-        "note": one.held_reason or one.attention or one.completeness,
+        "needs_person": one.held_because or one.attention,
+        "note": one.held_because or one.attention or one.completeness,
     }
 
 
@@ -73,6 +74,17 @@ def job(one: Job, when: When = utc) -> dict[str, Any]:
     }
 
 
+def waits_for(one: Job, of: Study | None, paused: Mapping[str, Paused]) -> str | None:
+    """Why a queued job does not start, where that is its study or its pipeline."""
+    if one.state is not State.QUEUED:
+        return None
+    if of is not None and of.held_reason is not None:
+        how = "is held. It" if of.state is StudyState.HELD else "was held and is looked at again. It then"
+        return f"its study {how} waits for `isocenter studies release {of.study_instance_uid}`"
+    stopped = paused.get(one.pipeline or "")
+    return None if stopped is None else stopped.sentence
+
+
 def job_in_full(connection: Connection, job_id: int, when: When = utc) -> dict[str, Any]:
     """Everything about one job: its line, settings, measurements, objects, and each destination's answers.
 
@@ -82,10 +94,10 @@ def job_in_full(connection: Connection, job_id: int, when: When = utc) -> dict[s
     if found is None:
         raise queue.UnknownJob(f"there is no job {job_id}", remedy="See `isocenter jobs list`")
     values = job(found, when) | {"settings": found.settings, "pixels_digest": found.pixels_digest}
+    waits = waits_for(found, studies.find(connection, found.study_instance_uid), breakers.paused(connection))
+    if waits is not None:
+        values["waits_for"] = waits
     if found.lane is Lane.INFER:
-        stopped = breakers.paused(connection).get(found.pipeline or "")
-        if stopped is not None and found.state is State.QUEUED:
-            values["waits_for"] = stopped.sentence
         values["measurements"] = [
             {"label": m.label, "name": m.name, "value": m.value, "unit": m.unit, "remark": m.remark}
             for m in results.measurements_of(connection, job_id)

@@ -13,8 +13,9 @@ from router.db.breakers import Paused
 from router.db.decisions import Decision
 from router.domain.delivery import Standing
 from router.domain.facts import restore
-from router.domain.job import Job, Lane, State
-from router.domain.study import Series, Study
+from router.domain.job import Job, Lane
+from router.domain.study import Series, Study, StudyState
+from router.views import waits_for
 
 SHOWN = ("kind", "plane", "instances", "slice_spacing", "slice_gaps", "body_part", "kernel", "contrast")
 """Facts of a series that the page shows; all of them are in the JSON."""
@@ -134,9 +135,11 @@ def _arrival(study: Study, zone: ZoneInfo) -> Iterator[str]:
     yield f"Study {study.study_instance_uid} is {study.state}, generation {study.generation}"
     first, last = _clock(study.first_instance_at, zone), _clock(study.last_instance_at, zone)
     yield f"  received from {study.calling_ae_title}: {first} to {last}"
-    if study.held_reason:
+    if study.state is StudyState.HELD:
         yield f"  held: {study.held_reason}"
-        yield "  nothing of it is routed until a person has put that right"
+        yield "  nothing of it is routed until a person has put that right: isocenter studies release"
+    elif study.held_reason:
+        yield f"  was held: {study.held_reason}; a person has let it go on, its jobs start when it is complete"
     if study.attention:
         yield f"  a person should look: {study.attention}"
     if study.completed_at is not None:
@@ -200,9 +203,7 @@ def _job_json(job: Job, page: Explanation) -> dict[str, Any]:
 
 
 def _waits_for(job: Job, page: Explanation) -> str | None:
-    """Why a queued job does not start, where that is its pipeline."""
-    stopped = page.paused.get(job.pipeline or "")
-    return stopped.sentence if stopped is not None and job.state is State.QUEUED else None
+    return waits_for(job, page.study, page.paused)
 
 
 def _clock(microseconds: int, zone: ZoneInfo) -> str:

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Connection,
     Row,
     bindparam,
+    case,
     delete,
     func,
     select,
@@ -213,22 +214,34 @@ def _identify(connection: Connection, arrival: Arrival) -> None:
 
 
 def _reopen_left(connection: Connection, arrival: Arrival) -> None:
-    """Other studies that a version of this instance was in have lost it: decide looks at what is left of them."""
-    mine = instance.alias()
-    left = (
-        select(instance.c.study_instance_uid)
-        .join(mine, mine.c.study_instance_uid == instance.c.study_instance_uid)
-        .where(
-            mine.c.sop_instance_uid == arrival.sop_instance_uid,
-            instance.c.study_instance_uid != arrival.study_instance_uid,
-            instance.c.status == Status.CURRENT,
-        )
+    """Other studies that a version of this instance was in have lost it: decide looks at what is left of them.
+
+    Losing one counts like getting one, so that a whole study that is moved is looked at when all of it has gone.
+    """
+    left = select(instance.c.study_instance_uid).where(
+        instance.c.sop_instance_uid == arrival.sop_instance_uid,
+        instance.c.study_instance_uid != arrival.study_instance_uid,
+        instance.c.status == Status.REPLACED,
     )
     connection.execute(
         update(study)
         .where(study.c.study_instance_uid.in_(left), study.c.state != HELD)
-        .values(state="receiving", decide_at=arrival.received_at)
+        .values(state="receiving", decide_at=arrival.received_at, last_instance_at=arrival.received_at)
     )
+
+
+def emptied_series(connection: Connection, study_instance_uid: str) -> list[str]:
+    """Series all of whose images were moved to another series or study; what was purged has not been moved."""
+    here = func.count(case((instance.c.status.in_((Status.CURRENT, Status.PURGED)), 1)))
+    moved = func.count(case((instance.c.status == Status.REPLACED, 1)))
+    rows = connection.execute(
+        select(instance.c.series_instance_uid)
+        .where(instance.c.study_instance_uid == study_instance_uid, instance.c.ours.is_(False))
+        .group_by(instance.c.series_instance_uid)
+        .having(here == 0, moved > 0)
+        .order_by(instance.c.series_instance_uid)
+    )
+    return list(rows.scalars())
 
 
 def _next_version(connection: Connection, sop_instance_uid: str) -> int:

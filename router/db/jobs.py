@@ -13,7 +13,7 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, and_, case, cast, 
 from dicom_sr.problem import Problem
 from router.db import audit
 from router.db.engine import clock, insert_into
-from router.db.tables import breaker, job, result_set
+from router.db.tables import breaker, job, result_set, study
 from router.domain.job import Event, Job, Lane, Outcome, State, after, before, target
 from router.domain.rules import Priority
 
@@ -207,7 +207,8 @@ def claim(
 ) -> Job | None:
     """Hand the most urgent due job of a lane to one worker, exactly once; one delivery at a time a destination.
 
-    No job of a paused pipeline starts, nor one of a pipeline of which as many run as `at_once` allows.
+    No job of a held study starts, none of a paused pipeline, nor one of a pipeline of which as many run as `at_once`
+    allows.
 
     A job with a deadline counts like a stat job that came halfway to it. Unless it is `off_peak`, off-peak inference
     waits; from halfway to its deadline on it does not.
@@ -216,6 +217,7 @@ def claim(
         connection.execute(select(func.pg_advisory_xact_lock(CLAIMS)))
     at = clock(connection)
     stopped = select(breaker.c.pipeline).where(breaker.c.paused_at.is_not(None))
+    held = select(study.c.study_instance_uid).where(study.c.held_reason.is_not(None))
     full = _full(connection, at_once) if lane is Lane.INFER and at_once else ()
     busy = select(job.c.destination).where(
         job.c.lane == Lane.DELIVER, job.c.state == State.RUNNING, job.c.destination.is_not(None)
@@ -223,6 +225,7 @@ def claim(
     due = (
         select(job.c.id)
         .where(job.c.lane == lane, job.c.state.in_(before(Event.CLAIM)), job.c.not_before <= at)
+        .where(job.c.study_instance_uid.not_in(held))
         .where(or_(job.c.destination.is_(None), job.c.destination.not_in(busy)))
         .where(or_(job.c.pipeline.is_(None), and_(job.c.pipeline.not_in(stopped), job.c.pipeline.not_in(full))))
         .where(or_(job.c.lane != Lane.INFER, job.c.priority < Priority.OFF_PEAK, true() if off_peak else at >= HALFWAY))
@@ -389,7 +392,12 @@ def overtaken(connection: Connection, held: Job, *, reason: str) -> bool:
 
 
 def supersede(
-    connection: Connection, *, study_instance_uid: str, series_instance_uid: str, keep: Collection[int]
+    connection: Connection,
+    *,
+    study_instance_uid: str,
+    series_instance_uid: str,
+    keep: Collection[int],
+    reason: str = "the series has changed since; a newer job reads it",
 ) -> list[Job]:
     """Unfinished inference on this series that is not among the jobs to `keep` is superseded by newer inputs."""
     stale = and_(
@@ -398,7 +406,6 @@ def supersede(
         job.c.series_instance_uid == series_instance_uid,
         job.c.id.not_in(keep),
     )
-    reason = "the series has changed since; a newer job reads it"
     return _move(connection, Event.SUPERSEDE, stale, **REST, reason=reason, finished_at=clock(connection))
 
 

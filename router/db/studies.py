@@ -120,11 +120,14 @@ def hold(connection: Connection, study_instance_uid: str, reason: str) -> None:
 
 
 def release(connection: Connection, study_instance_uid: str, now: int) -> bool:
-    """A person lets a held study go on: decide looks at it again, now. False when it is not held."""
+    """A person lets a held study go on: decide looks at it again, now. False when it is not held.
+
+    Its reason stays until decide has settled it, so that none of its jobs starts before.
+    """
     moved = connection.execute(
         update(study)
         .where(study.c.study_instance_uid == study_instance_uid, study.c.state == StudyState.HELD)
-        .values(state=StudyState.RECEIVING, decide_at=now, held_reason=None)
+        .values(state=StudyState.RECEIVING, decide_at=now)
     )
     return bool(moved.rowcount)
 
@@ -206,7 +209,7 @@ def held_by(connection: Connection, study_instance_uid: str, *, who: str, reason
 
     Raises:  UnknownStudy
     """
-    search(connection, study_instance_uid)
+    _existing(connection, study_instance_uid)
     hold(connection, study_instance_uid, reason)
     audit.write(connection, who, "study.held", study_instance_uid, why=reason)
 
@@ -216,10 +219,17 @@ def released_by(connection: Connection, study_instance_uid: str, now: int, *, wh
 
     Raises:  UnknownStudy, NotHeld
     """
-    search(connection, study_instance_uid)
+    _existing(connection, study_instance_uid)
     if not release(connection, study_instance_uid, now):
         raise NotHeld(f"study {study_instance_uid} is not held", remedy="Nothing is to be done")
     audit.write(connection, who, "study.released", study_instance_uid, why=reason)
+
+
+def _existing(connection: Connection, study_instance_uid: str) -> None:
+    if find(connection, study_instance_uid) is None:
+        raise UnknownStudy(
+            "no study here has that StudyInstanceUID", remedy="`isocenter why` finds it by accession number or patient"
+        )
 
 
 def series_of(connection: Connection, study_instance_uid: str) -> list[Series]:

@@ -165,7 +165,7 @@ study = Table(
     Column("completed_at", BigInteger),
     Column("completed_after", BigInteger, comment="from its last instance to its last completion, in microseconds"),
     Column("witnesses", JSON, comment="how completeness was known, at the last completion"),
-    Column("held_reason", Text),
+    Column("held_reason", Text, comment="why a person had to look, until decide has settled it after that"),
     Column("attention", Text, comment="what a person should look at; NULL once someone has"),
     Column("announced", JSON, comment="how many instances there should be, who said so, and how often the same"),
     CheckConstraint("state IN ('receiving', 'complete', 'held')", name="state"),
@@ -177,6 +177,12 @@ Index("ix_study_accession_number", study.c.accession_number)
 Index("ix_study_study_date", study.c.study_date, study.c.study_instance_uid)
 Index("ix_study_last_instance_at", study.c.last_instance_at)
 Index("ix_study_completed_at", study.c.completed_at)
+Index(
+    "ix_study_held",
+    study.c.study_instance_uid,
+    sqlite_where=text("held_reason IS NOT NULL"),
+    postgresql_where=text("held_reason IS NOT NULL"),
+)
 
 pause = Table(
     "pause",

@@ -56,6 +56,11 @@ class Study:
     announced: dict[str, Any] | None
 
     @property
+    def held_because(self) -> str | None:
+        """Why it waits for a person; the reason alone is kept a little longer, until decide has settled it."""
+        return self.held_reason if self.state is StudyState.HELD else None
+
+    @property
     def completeness(self) -> str:
         """How it was known that the study was complete, in a sentence; empty before its first completion."""
         return str((self.witnesses or {}).get("sentence", ""))

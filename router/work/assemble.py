@@ -137,7 +137,8 @@ def write(connection: Connection, node: Node, study: Study, outcome: Stuck | Unc
     uid = study.study_instance_uid
     if isinstance(outcome, Unchanged):
         studies.settle(connection, uid)
-        return set()
+        abandon(connection, uid, outcome.emptied)
+        return let_go(study)
     if isinstance(outcome, Stuck):
         studies.hold(connection, uid, outcome.reason)
         audit.write(connection, TOPIC, "study.held", uid, reason=outcome.reason)
@@ -150,7 +151,12 @@ def write(connection: Connection, node: Node, study: Study, outcome: Stuck | Unc
     generation = studies.complete(connection, uid, now=at, witnesses=outcome.witnesses or {})
     of_study, in_series = outcome.pauses
     pauses.note(connection, uid, study.calling_ae_title, of_study, at, longest_in_series=in_series)
-    return follow(connection, node, study, outcome, generation)
+    return follow(connection, node, study, outcome, generation) | let_go(study)
+
+
+def let_go(study: Study) -> set[str]:
+    """The topics to ring for when a study that was held is settled: its jobs may start now."""
+    return set() if study.held_reason is None else set(Lane)
 
 
 def follow(connection: Connection, node: Node, study: Study, outcome: Plan, generation: int) -> set[str]:
@@ -180,6 +186,7 @@ def follow(connection: Connection, node: Node, study: Study, outcome: Plan, gene
             jobs.keep_for_person(connection, job_id, reason=holds[job_id])
     deliveries += forwards(connection, node, study, outcome.answers, generation)
     supersede(connection, uid, outcome.inputs)
+    abandon(connection, uid, outcome.emptied)
     known = [outcome.witnesses] if outcome.witnesses else list(outcome.series.values())
     audit.write(
         connection,
@@ -308,3 +315,11 @@ def supersede(connection: Connection, study_instance_uid: str, inputs: Mapping[s
         where = {"study_instance_uid": study_instance_uid, "series_instance_uid": series_instance_uid}
         jobs.supersede(connection, **where, keep=fresh)
         stale.turn_stale(connection, **where, pixels_digest=now_is.pixels_digest, fresh=fresh)
+
+
+def abandon(connection: Connection, study_instance_uid: str, emptied: Sequence[str]) -> None:
+    """Runs on series whose images were all moved elsewhere: nothing takes their place here."""
+    for series_instance_uid in emptied:
+        where = {"study_instance_uid": study_instance_uid, "series_instance_uid": series_instance_uid}
+        jobs.supersede(connection, **where, keep=(), reason="its images were moved to another series or study")
+        stale.turn_stale(connection, **where, pixels_digest=None, fresh=set())

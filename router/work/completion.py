@@ -45,6 +45,9 @@ def take(connection: Connection, usual: Completeness, source: Source, study: Stu
     """What the database knows now."""
     arrived = evidence.arrived(connection, study)
     told = evidence.told(connection, study, source.witnesses)
+    policy = policy_for(connection, usual, source)
+    if study.held_reason is not None:  # a person has let it go on, and decides so what happens at the deadline
+        policy = replace(policy, at_deadline=Outcome.DECIDE)
     return Snapshot(
         study=arrival.of_study(
             arrived,
@@ -52,7 +55,7 @@ def take(connection: Connection, usual: Completeness, source: Source, study: Stu
             last_at=study.last_instance_at,
             going_on=procedure_step.going_on(told.steps),
         ),
-        policy=policy_for(connection, usual, source),
+        policy=policy,
         series={
             one.series_instance_uid: arrival.of_series(
                 one,

@@ -72,7 +72,7 @@ class Plan:
     """All that completing a study means; or that of some series while their study goes on, then `witnesses` is None.
 
     `series` tells how each series was known to be complete, and of which instances. `pauses` are the longest one of
-    the study and the longest one within a series, in microseconds.
+    the study and the longest one within a series, in microseconds. `emptied` are series that have no image any more.
     """
 
     witnesses: dict[str, Any] | None
@@ -82,6 +82,7 @@ class Plan:
     series: dict[str, dict[str, Any]]
     pauses: tuple[int, int]
     answers: tuple[Answer, ...]
+    emptied: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +95,9 @@ class Partly:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unchanged:
-    """What arrived changed nothing that is read: the study is as complete as before."""
+    """What arrived changed nothing that is read: the study is as complete as before, or has no image any more."""
+
+    emptied: tuple[str, ...] = ()
 
 
 Outcome = Wait | Ask | Partly | Stuck | Unchanged | Plan
@@ -147,18 +150,24 @@ def work_out(node: Node, book: Book, study: Study, at: int) -> Outcome:
         shared = studies.other_studies_with(
             connection, study.study_instance_uid, sorted({row.series_instance_uid for row in rows})
         )
+        emptied = tuple(instances.emptied_series(connection, study.study_instance_uid))
+    moving = study.last_instance_at + seen.policy.quiet
+    if shared and at < moving:
+        return Wait(until=moving, reason="a series of it is in another study, too; it may be on its way there")
     trouble = mixed_patients(map(identity, rows)) or in_two_studies(shared)
     whole = Whole(node=node, study=study, number=number, rules=rules, read=by_series(rows), known=known)
     if isinstance(verdict, Wait):
         return Stuck(reason=trouble) if trouble else early(whole, seen, looked, then, at)
     inputs = inputs_digest(rows)
     if not rows or (study.witnesses or {}).get("inputs") == inputs:
-        return Unchanged()
+        return Unchanged(emptied=emptied)
     if trouble:
         return Stuck(reason=trouble)
     facts = facts_of(whole, whole.read)
     verdict = seen.of_study(at, gaps=gaps_in(facts.values()))
-    return plan(whole, facts, verdict, inputs) if isinstance(verdict, Complete) else verdict
+    if not isinstance(verdict, Complete):
+        return verdict
+    return replace(plan(whole, facts, verdict, inputs), emptied=emptied)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,9 +89,17 @@ def held_for(connection: Connection, job: Job) -> dict[str, str]:
 
 
 def turn_stale(
-    connection: Connection, *, study_instance_uid: str, series_instance_uid: str, pixels_digest: str, fresh: set[int]
+    connection: Connection,
+    *,
+    study_instance_uid: str,
+    series_instance_uid: str,
+    pixels_digest: str | None,
+    fresh: set[int],
 ) -> None:
-    """Runs on what the series no longer is are stale, what follows of them ends, and what was delivered is shown."""
+    """Runs on what the series no longer is are stale, what follows of them ends, and what was delivered is shown.
+
+    `pixels_digest` is None where the series has no image any more.
+    """
     turned = jobs.turn_stale(
         connection, study_instance_uid=study_instance_uid, series_instance_uid=series_instance_uid, fresh=fresh
     )
@@ -99,7 +107,20 @@ def turn_stale(
         names = sorted({name for name, _ in results.delivered_of(connection, run.id)})
         if names:
             corrected = run.pixels_digest == pixels_digest
-            studies.attend(connection, study_instance_uid, shown(run, names, corrected=corrected, follows=bool(fresh)))
+            text = (
+                moved_away(run, names)
+                if pixels_digest is None
+                else shown(run, names, corrected=corrected, follows=bool(fresh))
+            )
+            studies.attend(connection, study_instance_uid, text)
+
+
+def moved_away(run: Job, names: Collection[str]) -> str:
+    """What a person is asked to look at where a series has lost all its images."""
+    return (
+        f"{', '.join(names)} took results of job {run.id} ({run.work}), all images of their series were moved to "
+        "another series or study since; nothing takes their place here"
+    )
 
 
 def shown(run: Job, names: Collection[str], *, corrected: bool, follows: bool) -> str:

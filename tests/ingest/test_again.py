@@ -110,11 +110,12 @@ def test_another_study_is_a_correction_and_what_is_left_of_the_first_is_looked_a
     }
 
 
-def test_a_study_that_has_lost_all_its_instances_is_left_alone(door: Door) -> None:
+def test_a_study_that_has_lost_all_its_instances_is_looked_at_after_the_last_one(door: Door) -> None:
     send(door, slice_of())
     settled(door)
     send(door, slice_of(StudyInstanceUID="1.2.9"))
-    assert study_row(door, "1.2.3")["state"] == "complete"
+    assert study_row(door, "1.2.3")["state"] == "receiving"
+    assert study_row(door, "1.2.3")["last_instance_at"] == study_row(door, "1.2.9")["last_instance_at"]
 
 
 def recoded(original: FileDataset, syntax: str) -> FileDataset:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, select, update
 
 from router.db import alerts, breakers, jobs, receipts, results
 from router.db.engine import clock, reading, writing
-from router.db.tables import audit, job
+from router.db.tables import audit, job, study
 from router.domain.delivery import Receipt, Result, Verdict
 from router.domain.job import LIFE, Event, IllegalMove, Job, Lane, Outcome, State, after, before, target
 
@@ -515,6 +515,22 @@ def test_a_person_pauses_one_pipeline_and_the_others_go_on(engine: Engine) -> No
         assert breakers.paused(connection)["ct_lung"].sentence == (
             "ct_lung is paused: wrong volumes. It waits for `isocenter pipelines resume ct_lung`"
         )
+
+
+@pytest.mark.parametrize("state", ["held", "receiving"])
+def test_no_job_of_a_study_that_was_held_starts_before_decide_has_settled_it(engine: Engine, state: str) -> None:
+    row = {column.name: "" for column in study.c if not column.nullable} | {
+        "study_instance_uid": "1.2.3", "state": state, "generation": 1, "first_instance_at": 0, "last_instance_at": 0,
+        "held_reason": "two PatientIDs",
+    }  # fmt: skip
+    with writing(engine) as connection:
+        connection.execute(study.insert().values(row))
+    mine, other = added(engine), added(engine, study_instance_uid="1.2.4", pixels_digest="cc")
+    assert in_hand(engine).id == other
+    assert claimed(engine) is None
+    with writing(engine) as connection:
+        connection.execute(study.update().values(state="complete", held_reason=None))
+    assert in_hand(engine).id == mine
 
 
 def test_no_more_jobs_of_a_pipeline_run_at_once_than_it_may_have(engine: Engine) -> None:

@@ -222,6 +222,22 @@ def test_a_superseded_result_that_was_delivered_is_shown_to_a_person_until_someo
     assert decide(site).attention is None
 
 
+def test_delivered_results_whose_images_were_all_moved_elsewhere_are_shown_to_a_person(site: Site) -> None:
+    decide(site)
+    worked(site)
+    with writing(site.node.engine) as connection:
+        connection.execute(update(instance).values(status="replaced"))
+        connection.execute(update(study).values(state="receiving", decide_at=0))
+    shown = decide(site)
+    (old,) = runs(site)
+    assert shown.state is StudyState.COMPLETE
+    assert shown.attention == (
+        f"pacs took results of job {old.id} (moody 1.0), all images of their series were moved to another series or "
+        "study since; nothing takes their place here"
+    )
+    assert deliveries(site)[old.id, "shelf"].state is State.SUPERSEDED
+
+
 def test_a_result_that_nobody_has_is_replaced_without_a_word(site: Site) -> None:
     decide(site)
     with running(site, Lane.INFER, partial(infer.serve, inside=INSIDE)):

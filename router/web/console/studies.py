@@ -91,7 +91,7 @@ def listed(desk: Desk, found: list[Study], total: int, start: int, search: str, 
                     one.study_date,
                     one.calling_ae_title,
                     desk.clock(one.last_instance_at),
-                    one.held_reason or one.completeness,
+                    one.held_because or one.completeness,
                 )
                 for one in found
             ],
@@ -118,8 +118,8 @@ def in_full(desk: Desk, page: Explanation) -> None:
             url = desk.node.settings.web.viewer_url
             if url:
                 link("Open in the viewer", url.replace("{StudyInstanceUID}", study.study_instance_uid))
-        if study.held_reason:
-            Words("p", f"Held: {study.held_reason}. Nothing of it is routed until it is released.", "need")
+        if study.held_because:
+            Words("p", f"Held: {study.held_because}. Nothing of it is routed until it is released.", "need")
         _study_commands(desk, study)
         Words("h3", "What happened")
         with box("ol", "timeline"):

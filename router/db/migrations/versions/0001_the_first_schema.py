@@ -504,7 +504,12 @@ def upgrade() -> None:
             comment="from its last instance to its last completion, in microseconds",
         ),
         sa.Column("witnesses", sa.JSON(), nullable=True, comment="how completeness was known, at the last completion"),
-        sa.Column("held_reason", sa.Text(), nullable=True),
+        sa.Column(
+            "held_reason",
+            sa.Text(),
+            nullable=True,
+            comment="why a person had to look, until decide has settled it after that",
+        ),
         sa.Column("attention", sa.Text(), nullable=True, comment="what a person should look at; NULL once someone has"),
         sa.Column(
             "announced",
@@ -519,6 +524,13 @@ def upgrade() -> None:
         batch_op.create_index("ix_study_accession_number", ["accession_number"], unique=False)
         batch_op.create_index("ix_study_completed_at", ["completed_at"], unique=False)
         batch_op.create_index("ix_study_decide_at", ["decide_at"], unique=False)
+        batch_op.create_index(
+            "ix_study_held",
+            ["study_instance_uid"],
+            unique=False,
+            sqlite_where=sa.text("held_reason IS NOT NULL"),
+            postgresql_where=sa.text("held_reason IS NOT NULL"),
+        )
         batch_op.create_index("ix_study_last_instance_at", ["last_instance_at"], unique=False)
         batch_op.create_index(
             "ix_study_patient", ["patient_id", "issuer_of_patient_id", "study_instance_uid"], unique=False
