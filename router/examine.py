@@ -16,9 +16,11 @@ from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.uid import UID
 
+from dicom_sr.header import is_ours
 from dicom_sr.problem import Problem
 from pipelines import detect_body
 from router.conditions import PRIVATE
+from router.domain import algorithm
 from router.domain.body_part import BodyPart, Detected
 from router.domain.classify import DERIVED_FACTS, SLICES, SeriesKind, describe
 from router.domain.facts import Fact, Facts, Header, number
@@ -58,11 +60,28 @@ def series(instances: Sequence[Seen], *, wanted: Iterable[str] = (), given: Mapp
     extra = frozenset(wanted) - AT_THE_DOOR - DERIVED_FACTS.keys()
     headers = [_complete(one, extra) for one in instances]
     names = {UID(str(header["SOPClassUID"])).keyword for header in headers if header.get("SOPClassUID")}
+    sop_class = ", ".join(sorted(filter(None, names)))
     return describe(
         headers,
-        given={**given, "sop_class": ", ".join(sorted(filter(None, names))) or None},
+        given={**given, "sop_class": sop_class or None},
+        maker=_maker(instances[0], sop_class) if instances else None,
         look=partial(body_part_shown, instances),
     )
+
+
+def _maker(first: Seen, sop_class: str) -> Fact | None:
+    """The algorithm that made the series, as its first instance says; most series need no look into a file for that.
+
+    A file that cannot be read does not say so.
+    """
+    if not algorithm.may_be_a_result(first.header, sop_class):
+        return None
+    try:
+        dataset = pydicom.dcmread(first.path, stop_before_pixels=True, specific_tags=list(algorithm.KEYWORDS))
+    except (OSError, InvalidDicomError):
+        return None
+    header = {keyword: as_json(_value(dataset, keyword)) for keyword in algorithm.KEYWORDS if keyword in dataset}
+    return algorithm.maker(header, sop_class, ours=is_ours(dataset))
 
 
 def body_part_shown(instances: Sequence[Seen], facts: Facts) -> tuple[Detected, ...]:

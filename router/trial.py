@@ -20,6 +20,7 @@ from router.ingest.walker import NotParseable
 USUAL = (
     "kind", "plane", "instances", "slice_spacing", "body_part", "Modality", "BodyPartExamined", "StudyDescription",
     "SeriesDescription", "ProtocolName", "ImageType", "SliceThickness", "ConvolutionKernel", "kernel", "contrast",
+    "algorithm",
 )  # fmt: skip
 """Facts that are shown of every series; beside these, what the rules ask for."""
 

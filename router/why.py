@@ -17,7 +17,7 @@ from router.domain.job import Job, Lane
 from router.domain.study import Series, Study, StudyState
 from router.views import waits_for
 
-SHOWN = ("kind", "plane", "instances", "slice_spacing", "slice_gaps", "body_part", "kernel", "contrast")
+SHOWN = ("kind", "plane", "instances", "slice_spacing", "slice_gaps", "body_part", "kernel", "contrast", "algorithm")
 """Facts of a series that the page shows; all of them are in the JSON."""
 
 

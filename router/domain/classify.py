@@ -29,6 +29,7 @@ class SeriesKind(StrEnum):
     DOSE_REPORT = "dose report"
     SCREEN_CAPTURE = "screen capture"
     PROJECTION = "projection"
+    RESULT_OF_AI = "result of an AI"
     DOCUMENT = "document"
     OTHER = "other"
 
@@ -51,6 +52,7 @@ DERIVED_FACTS: dict[str, type[Scalar]] = {
     "detected.body_part": str,
     "detected.confidence": float,
     "body_part_conflict": bool,
+    "algorithm": str,
     "sop_class": str,
     "calling_ae_title": str,
 }
@@ -80,14 +82,17 @@ def describe(
     headers: Sequence[Header],
     *,
     given: Mapping[str, Scalar | None] | None = None,
+    maker: Fact | None = None,
     look: Callable[[Facts], Sequence[Detected]] = lambda facts: (),
 ) -> dict[str, Fact]:
     """All facts of one series: what its instances say together, and what follows from it.
 
-    `given` are facts that no header holds (calling AE title, name of the SOP class); `look` tells from the facts so
-    far, `kind` among them, what part of the body the pixels show.
+    `given` are facts that no header holds (calling AE title, name of the SOP class), `maker` is the algorithm that made
+    the series, where one did (`router.domain.algorithm`); `look` tells from the facts so far, `kind` among them, what
+    part of the body the pixels show.
     """
     facts = aggregate(headers)
+    facts |= {} if maker is None else {maker.keyword: maker}
     facts |= {name: derived(name, value, "the node") for name, value in (given or {}).items() if value is not None}
     planes = [plane for header in headers for plane in _planes(header)]
     facts |= _geometry(planes)
@@ -117,6 +122,8 @@ def kind_of(facts: Facts) -> SeriesKind:
     description, sop_class = _text(facts, "SeriesDescription").upper(), _text(facts, "sop_class")
     if "RadiationDose" in sop_class:
         return SeriesKind.DOSE_REPORT
+    if "algorithm" in facts:
+        return SeriesKind.RESULT_OF_AI
     if modality in DOCUMENTS:
         return SeriesKind.DOCUMENT
     if modality in PROJECTIONS:

@@ -471,8 +471,8 @@ def test_the_last_answer_for_an_instance_counts_and_all_are_counted(engine: Engi
 
 def deaths(engine: Engine, *studies: str) -> bool:
     """Whether the pipeline is paused after its process has died on these, one after the other."""
-    for study in studies:
-        done(engine, breakers.died, "ct_lung", study)
+    for one in studies:
+        done(engine, breakers.died, "ct_lung", one)
     with reading(engine) as connection:
         return "ct_lung" in breakers.paused(connection)
 
