@@ -9,30 +9,13 @@ import pytest
 
 from pipelines import detect_body, phantom
 from pipelines.detect_body import NothingToSee, regions, section
-from router import examine, trial
-from router.domain.body_part import SERIES_TEXTS, STUDY_TEXTS, BodyPart, Detected, combine
-from router.domain.facts import Fact
-
-DESCRIBED_BY = {keyword.partition(".")[0] for keyword in (*SERIES_TEXTS, *STUDY_TEXTS)}
+from router import trial
+from router.domain.body_part import BodyPart, Detected, combine
+from tests.domain.body_part_table import ABDOMEN, CHEST, SHOWN, TAGS, facts_of
 
 
-def facts_of(folder: Path, **instead: Any) -> dict[str, Fact]:
-    """Facts of the one series in this folder, without its texts, and with some attributes changed."""
-    seen = []
-    for path in sorted(folder.rglob("*")):
-        header = trial.header_of(path) if path.is_file() else None
-        if header is not None:
-            kept = {keyword: value for keyword, value in header.items() if keyword not in DESCRIBED_BY}
-            seen.append(examine.Seen(header={**kept, **instead}, path=path))
-    return examine.series(seen, given={})
-
-
-CHEST = "chest_ct_philips_brilliance16_5mm"
-ABDOMEN = "abdomen_pelvis_ct_totalseg_converted"
-
-
-@pytest.mark.parametrize("tag", ["", "CHEST", "ABDOMEN", "HEAD"])
-@pytest.mark.parametrize(("folder", "shown"), [(CHEST, {"chest"}), (ABDOMEN, {"abdomen", "pelvis"})])
+@pytest.mark.parametrize("tag", TAGS)
+@pytest.mark.parametrize(("folder", "shown"), SHOWN.items())
 def test_chest_and_abdomen_are_told_apart_with_empty_wrong_and_right_tags_alike(
     data: Path, folder: str, shown: set[str], tag: str
 ) -> None:
