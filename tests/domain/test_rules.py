@@ -1,5 +1,6 @@
 """A rule's verdict is what its conditions mean, and it names what would have to be different."""
 
+import re
 from typing import Any
 
 import pytest
@@ -123,22 +124,63 @@ def test_of_several_ways_the_shortest_is_named() -> None:
     assert [leaf.asked for leaf in verdict.decisive()] == ["BodyPartExamined equals CHEST"]
 
 
-KEYWORDS = [f"0009,{index}" for index in range(40)]
+PLAIN, PATH, CODED = "Plain{}", "Sequence{}.CodeMeaning", "Coded{}"
+NUMERIC = (Operator.AT_MOST, Operator.AT_LEAST, Operator.ABOVE, Operator.BELOW)
+SEARCHES = (Operator.CONTAINS, Operator.MATCHES)
+LIMIT = 1.5
+SEEN: dict[str, list[Any]] = {
+    PLAIN: [None, "", 1, 2, 1.5, "1.50", "a", "b", "xay", ["a", "b"], [1, 2], [2, 5]],
+    PATH: [None, "a", "b", "xay"],
+    CODED: [None, "a:LN", "b:DCM"],
+}
+"""What an instance may have, in each place where a rule can look for it."""
+
+
+def header_of(keyword: str, value: Any) -> dict[str, Any]:
+    """The header in which a rule finds this value under this keyword: at the top, in an item, or as a code."""
+    top, _, inner = keyword.partition(".")
+    if value is None:
+        return {top: [] if inner or top.startswith("Coded") else None}
+    if inner:
+        return {top: [{inner: value}]}
+    if top.startswith("Coded"):
+        code, _, scheme = str(value).partition(":")
+        return {top: [{"CodeValue": code, "CodingSchemeDesignator": scheme}]}
+    return {top: value}
 
 
 @st.composite
 def trees(draw: st.DrawFn) -> tuple[Condition, dict[str, Fact]]:
-    """A condition in which each keyword is asked once, and facts to ask."""
-    names = iter(KEYWORDS)
+    """A condition of all branches and comparisons in which each keyword is asked once, and facts to ask.
+
+    The facts are those of one or two instances, of which some may lack what others have.
+    """
+    number = iter(range(1000))
     facts: dict[str, Fact] = {}
 
     def leaf() -> Comparison:
-        keyword = next(names)
-        header = {keyword: draw(st.sampled_from([None, 1, 2, "a", "b", ["a", "b"]]))}
-        facts.update(aggregate([header]))
-        operator = draw(st.sampled_from([Operator.EQUALS, Operator.AT_MOST, Operator.PRESENT, Operator.ABSENT]))
-        operand: Any = draw(st.sampled_from(["a", 1])) if operator is Operator.EQUALS else 1
-        return Comparison(keyword=keyword, operator=operator, operand=operand)
+        place = draw(st.sampled_from([PLAIN, PATH, CODED]))
+        keyword = place.format(next(number))
+        several = draw(st.lists(st.sampled_from(SEEN[place]), min_size=1, max_size=2))
+        facts.update(aggregate([header_of(keyword, value) for value in several]))
+        texts = [Operator.EQUALS, Operator.ONE_OF, *SEARCHES, Operator.PRESENT, Operator.ABSENT]
+        operator = draw(st.sampled_from([*texts, *NUMERIC] if place is PLAIN else texts))
+        return Comparison(
+            keyword=keyword,
+            operator=operator,
+            operand=operand_of(operator, place),
+            search=re.compile("a").search if operator is Operator.MATCHES else None,
+        )
+
+    def operand_of(operator: Operator, place: str) -> Any:
+        whole = "a:LN" if place is CODED else "a"
+        if operator in NUMERIC:
+            return LIMIT
+        if operator is Operator.ONE_OF:
+            return draw(st.sampled_from([(whole,), (whole, "b:DCM", "b", 2)]))
+        if operator is Operator.EQUALS:
+            return draw(st.sampled_from([whole, 1])) if place is PLAIN else whole
+        return "a" if operator in SEARCHES else None
 
     def tree(depth: int) -> Condition:
         kind = draw(st.sampled_from(["leaf", "all", "any", "not"])) if depth else "leaf"
@@ -153,16 +195,32 @@ def trees(draw: st.DrawFn) -> tuple[Condition, dict[str, Fact]]:
 
 
 def turned(leaf: Comparison, held: bool) -> dict[str, Fact]:
-    """The fact of this leaf, so that it holds no more, or now does."""
+    """The fact of this leaf alone, changed so that it holds no more, or now does."""
+    code = leaf.keyword.startswith("Coded")
+    other: Any = "other:X" if code else "other"
     wanted: Any
     if leaf.operator is Operator.EQUALS:
-        wanted = "other" if held else leaf.operand
-    elif leaf.operator is Operator.AT_MOST:
-        wanted = 5 if held else 0
+        wanted = other if held else leaf.operand
+    elif leaf.operator is Operator.ONE_OF:
+        assert isinstance(leaf.operand, tuple)
+        wanted = other if held else leaf.operand[-1 if leaf.keyword.startswith("Plain") else 0]
+    elif leaf.operator in SEARCHES:
+        wanted = ("zzz:X" if code else "zzz") if held else ("a:LN" if code else "xay")
+    elif leaf.operator in NUMERIC:
+        below = leaf.operator in (Operator.AT_MOST, Operator.BELOW)
+        wanted = LIMIT + 1 if below == held else LIMIT - 1
     else:
-        wanted = None if (leaf.operator is Operator.PRESENT) == held else "there"
-    made = aggregate([{leaf.keyword: wanted}])
-    return made or {leaf.keyword: Fact(keyword=leaf.keyword)}
+        wanted = None if (leaf.operator is Operator.PRESENT) == held else other
+    made = aggregate([header_of(leaf.keyword, wanted)])
+    return {leaf.keyword: made.get(leaf.keyword, Fact(keyword=leaf.keyword))}
+
+
+@given(trees())
+def test_the_property_below_looks_at_leaves_that_turn(given: tuple[Condition, dict[str, Fact]]) -> None:
+    asked, facts = given
+    for leaf in leaves(asked).values():
+        held = leaf.holds(facts)
+        assert leaf.holds(turned(leaf, held)) != held
 
 
 def leaves(asked: Condition) -> dict[str, Comparison]:
