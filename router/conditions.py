@@ -89,8 +89,10 @@ class Reader:
 
     def _all(self, value: Any, loc: Loc) -> Condition:
         condition = All(self._parts(value, loc))
+        said = {one.message for one in self.complaints if one.loc[: len(loc)] == loc}
         for message in contradictions(condition):
-            self._complain(loc, message)
+            if message not in said:  # at the place within
+                self._complain(loc, message)
         return condition
 
     def _parts(self, value: Any, loc: Loc) -> tuple[Condition, ...]:

@@ -86,7 +86,7 @@ def parse(text: str, name: str, *, wrong: type[WrongFile]) -> Document:
         loader = LOADER(text)
         try:
             root = loader.get_single_node()
-            faults = list(_odd_nodes(root, name, set()))
+            faults = list(_aliases(text, name)) or list(_odd_nodes(root, name))
             if faults:
                 raise wrong(faults)
             return Document(name=name, value=None if root is None else loader.construct_document(root), root=root)
@@ -124,31 +124,36 @@ def suggestion(word: str, known: Iterable[str], *, cutoff: float = 0.7) -> str:
     if not near:
         folded = {candidate.casefold(): candidate for candidate in known}
         near = [folded[word.casefold()]] if word.casefold() in folded else []
+    if not near and len(word) > 2:
+        begins = [candidate for candidate in known if candidate.casefold().startswith(word.casefold())]
+        near = begins if len(begins) == 1 else []
     return f": did you mean {near[0]}?" if near else ""
 
 
-def _odd_nodes(node: yaml.Node | None, name: str, seen: set[int]) -> Iterator[Fault]:
-    """Aliases (a node met twice) and doubled keys."""
-    if node is None:
-        return
-    if id(node) in seen:
-        yield _at(node, name, "aliases are not allowed: write it out")
-        return
-    seen.add(id(node))
+def _aliases(text: str, name: str) -> Iterator[Fault]:
+    """Where the text repeats what stands elsewhere."""
+    if "*" in text:
+        for event in yaml.parse(text, Loader=LOADER):
+            if isinstance(event, yaml.AliasEvent):
+                yield _at(event, name, "aliases are not allowed: write it out")
+
+
+def _odd_nodes(node: yaml.Node | None, name: str) -> Iterator[Fault]:
+    """Doubled keys, in a tree without aliases."""
     if isinstance(node, yaml.MappingNode):
         keys: set[str] = set()
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in keys:
                 yield _at(key, name, f"{key.value} stands here twice")
             keys.add(str(key.value))
-            yield from _odd_nodes(value, name, seen)
+            yield from _odd_nodes(value, name)
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            yield from _odd_nodes(item, name, seen)
+            yield from _odd_nodes(item, name)
 
 
-def _at(node: yaml.Node, name: str, message: str) -> Fault:
-    mark = node.start_mark
+def _at(node: yaml.Node | yaml.AliasEvent, name: str, message: str) -> Fault:
+    mark: yaml.Mark = node.start_mark  # type: ignore[assignment]  # events and nodes of a text have one
     return Fault(file=name, line=mark.line + 1, column=mark.column + 1, where="", message=message)
 
 

@@ -269,6 +269,20 @@ def rules(body: Body) -> tuple[Rule, ...]:
     return made
 
 
+def in_full(kind: Kind, body: Body) -> list[dict[str, Any]]:
+    """The entries of a revision with every setting, also those that are as by default.
+
+    Raises:  WrongRulebook, when this program no longer understands what an older one has kept
+    """
+    model = form(kind)
+    try:
+        entries: list[dict[str, Any]] = model.model_validate({kind: body}).model_dump(mode="json")[kind]
+    except ValidationError as error:
+        page = Document(name=f"the {kind} in the database", value=body, root=None)
+        raise WrongRulebook(page.faults(error, model)) from None
+    return entries
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
     """What a document may refer to. `destinations` is None where it is not known, `used` are those that rules name."""

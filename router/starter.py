@@ -33,6 +33,9 @@ def starter(*, ae_title: str, host: str, port: int) -> dict[Kind, list[dict[str,
     }
 
 
+NO_SCAN = ["localizer", "derived reformat", "screen capture", "dose report", "result of an AI"]
+
+
 def chest_ct() -> dict[str, Any]:
     """Chest CT volumes, whichever of the texts says that it is one, to `ct_lung`."""
     texts = ("BodyPartExamined", "StudyDescription", "SeriesDescription", "ProtocolName")
@@ -43,7 +46,7 @@ def chest_ct() -> dict[str, Any]:
             "all": [
                 {"Modality": "CT"},
                 {"any": [{"body_part": {"contains": "chest"}}, *({keyword: CHEST} for keyword in texts)]},
-                {"not": {"kind": ["localizer", "derived reformat", "screen capture", "dose report"]}},
+                {"not": {"kind": NO_SCAN}},
                 {"not": {"ImageType": {"contains": "LOCALIZER"}}},
                 {"instances": {"at_least": 10}},
             ]

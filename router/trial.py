@@ -11,14 +11,16 @@ from pydicom.errors import InvalidDicomError
 
 from dicom_sr.problem import Problem
 from router import examine
-from router.domain.facts import Fact, Header
+from router.domain.facts import Fact, Facts, Header
 from router.domain.routing import Judged, judge_study
 from router.domain.rules import Rule
+from router.errors import UnreadableFile
 from router.ingest import headers, part10
 from router.ingest.walker import NotParseable
 
 USUAL = (
-    "kind", "plane", "instances", "slice_spacing", "body_part", "Modality", "BodyPartExamined", "StudyDescription",
+    "kind", "plane", "instances", "slice_spacing", "body_part", "detected.body_part", "Modality",
+    "BodyPartExamined", "StudyDescription",
     "SeriesDescription", "ProtocolName", "ImageType", "SliceThickness", "ConvolutionKernel", "kernel", "contrast",
     "algorithm",
 )  # fmt: skip
@@ -57,9 +59,7 @@ class StudyTrial:
                     "series_instance_uid": one.series_instance_uid,
                     "files": one.files,
                     "facts": {
-                        keyword: {**fact.as_json(), "text": fact.text}
-                        for keyword, fact in one.facts.items()
-                        if keyword in asked or keyword in USUAL
+                        keyword: {**fact.as_json(), "text": fact.text} for keyword, fact in _shown(one.facts, asked)
                     },
                 }
                 for one in self.series
@@ -96,6 +96,15 @@ class Trial:
         }
 
 
+def _shown(facts: Facts, asked: frozenset[str]) -> Iterator[tuple[str, Fact]]:
+    """The usual facts and those that a rule asks for; what a rule asks for in vain is absent, and is shown so."""
+    for keyword, fact in facts.items():
+        if keyword in asked or keyword in USUAL:
+            yield keyword, fact
+    for keyword in sorted(asked - facts.keys()):
+        yield keyword, Fact(keyword=keyword)
+
+
 def on_files(paths: Sequence[Path], rules: Sequence[Rule], *, calling_ae_title: str | None = None) -> Trial:
     """What these rules say to the studies in these files and folders.
 
@@ -127,9 +136,14 @@ def on_files(paths: Sequence[Path], rules: Sequence[Rule], *, calling_ae_title: 
 def header_of(path: Path) -> Header | None:
     """The facts that the door would read from this file; None when it is no DICOM file.
 
-    Raises:  OSError
+    Raises:  UnreadableFile
     """
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UnreadableFile(
+            f"{path} cannot be read ({error.strerror})", remedy="Name DICOM files, or folders with some"
+        ) from error
     try:
         meta = pydicom.filereader.read_file_meta_info(path)
         start = part10.dataset_offset(content)

@@ -2,14 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from sqlalchemy import Connection
 
-from router import revise
+from router import revise, rulebook
 from router.cli import app
-from router.cli._common import DEFAULT_CONFIG, AsJson, Config, clock, database, print_rows, talk, who
+from router.cli._common import DEFAULT_CONFIG, AsJson, Config, clock, database, print_json, print_rows, talk, who
 from router.db import revisions
 from router.db.engine import reading, writing
 from router.db.revisions import Kind, Revision
@@ -29,7 +29,8 @@ def text_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UnreadableFile(f"{path} cannot be read: {error}", remedy="Name a YAML file") from error
+        why = error.strerror if isinstance(error, OSError) else f"not UTF-8 text (byte {error.start})"
+        raise UnreadableFile(f"{path} cannot be read ({why})", remedy="Name a YAML file") from error
 
 
 def revision_of(connection: Connection, kind: Kind, number: int | None) -> Revision:
@@ -37,13 +38,8 @@ def revision_of(connection: Connection, kind: Kind, number: int | None) -> Revis
     return revisions.current(connection, kind) if number is None else revisions.find(connection, kind, number)
 
 
-def rows_of(revision: Revision) -> list[dict[str, Any]]:
-    """The entries of a revision as they are listed."""
-    return [dict(entry) for entry in revision.body]
-
-
-def shelf(kind: Kind, what: str, columns: tuple[str, ...]) -> typer.Typer:
-    """The commands that all three kinds have."""
+def shelf(kind: Kind, what: str, columns: tuple[str, ...], *, example: str) -> typer.Typer:
+    """The commands that all three kinds have; `example` is a name that one of them may have."""
     group = typer.Typer(help=f"{what}, as numbered revisions in the database.", no_args_is_help=True)
     app.add_typer(group, name=str(kind))
 
@@ -53,8 +49,25 @@ def shelf(kind: Kind, what: str, columns: tuple[str, ...]) -> typer.Typer:
         with reading(database(config)) as connection:
             revision = revision_of(connection, kind, number)
         talk.print(f"{kind}, revision {revision.number} of {clock(revision.created_at)} by {revision.author}")
-        rows = [{column: entry.get(column, "") for column in columns} | entry for entry in rows_of(revision)]
+        rows = [dict.fromkeys(columns, "") | entry for entry in rulebook.in_full(kind, revision.body)]
         print_rows(rows, columns, as_json=as_json, empty=f"There are no {kind}.")
+
+    @group.command("show", epilog=f"Example: isocenter {kind} show {example}")
+    def show(
+        name: Annotated[str, typer.Argument(help="As `list` names it")],
+        config: Config = DEFAULT_CONFIG,
+        number: Number = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """One of them with every setting, also those that are as by default."""
+        with reading(database(config)) as connection:
+            revision = revision_of(connection, kind, number)
+        entry = revise.entry_of(rulebook.in_full(kind, revision.body), kind, name)
+        if as_json:
+            print_json(entry)
+            return
+        talk.print(f"{kind}, revision {revision.number} of {clock(revision.created_at)} by {revision.author}")
+        typer.echo(rulebook.write(kind, [entry]), nl=False)
 
     @group.command("history", epilog=f"Example: isocenter {kind} history")
     def history(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:

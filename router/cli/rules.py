@@ -13,7 +13,9 @@ from router.db.engine import reading, writing
 from router.db.revisions import Kind
 from router.errors import WrongRulebook
 
-rules = shelf(Kind.RULES, "What runs on what and where results go", ("name", "mode", "pipelines", "destinations"))
+COLUMNS = ("name", "scope", "mode", "priority", "pipelines", "destinations")
+
+rules = shelf(Kind.RULES, "What runs on what and where results go", COLUMNS, example="'chest ct lungs'")
 
 
 @rules.command("lint", epilog="Example: isocenter rules lint rules.yaml")
@@ -24,7 +26,8 @@ def lint(path: Document, config: Config = DEFAULT_CONFIG) -> None:
         with reading(database(config)) as connection:
             known = revise.known(connection)
     kind, body = rulebook.parse(text_of(path), str(path), known=known)
-    talk.print(f"{path}: {len(list(body))} {kind}, no fault")
+    number = len(list(body))
+    talk.print(f"{path}: {number} {kind if number != 1 else str(kind).removesuffix('s')}, no fault")
 
 
 @rules.command("test", epilog="Example: isocenter rules test study/ --rules rules.yaml")

@@ -11,7 +11,7 @@ from router.db import callers
 from router.db.engine import reading, writing
 from router.db.revisions import Kind
 
-sources = shelf(Kind.SOURCES, "Who may send", ("ae_title", "addresses", "services", "notes"))
+sources = shelf(Kind.SOURCES, "Who may send", ("ae_title", "addresses", "services", "notes"), example="CT_SIEMENS_1")
 
 
 @sources.command("seen", epilog="Example: isocenter sources seen")

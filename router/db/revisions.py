@@ -80,7 +80,9 @@ def find(connection: Connection, kind: Kind, number: int) -> Revision:
     """
     row = connection.execute(select(revision).where(revision.c.kind == kind, revision.c.number == number)).one_or_none()
     if row is None:
-        raise UnknownRevision(f"there is no revision {number} of {kind}", remedy=f"`isocenter {kind} list` shows them")
+        raise UnknownRevision(
+            f"there is no revision {number} of {kind}", remedy=f"`isocenter {kind} history` shows them"
+        )
     return _revision(row)
 
 
