@@ -225,7 +225,9 @@ def _impossible_text(keyword: str, vr: str, operator: Operator, value: Scalar) -
         return f"{keyword} is a text ({vr}) and has no order{instead}"
     if keyword in VOCABULARIES and operator is not Operator.MATCHES:
         words = VOCABULARIES[keyword]
-        return "" if value in words else f"{keyword} is never {value!r}{suggestion(value, words)} ({', '.join(words)})"
+        begun = [word for word in words if word.startswith(value)]
+        meant = suggestion(value, begun if len(begun) == 1 else words, cutoff=0.1 if len(begun) == 1 else 0.7)
+        return "" if value in words else f"{keyword} is never {value!r}{meant} ({', '.join(words)})"
     if vr == "SQ" and ":" not in value:
         return f'{keyword} is compared by the codes of its items; write "value:scheme", or name an attribute in it'
     if operator not in ORDERED and len(value.strip()) > LONGEST.get(vr, len(value)):

@@ -124,9 +124,6 @@ def suggestion(word: str, known: Iterable[str], *, cutoff: float = 0.7) -> str:
     if not near:
         folded = {candidate.casefold(): candidate for candidate in known}
         near = [folded[word.casefold()]] if word.casefold() in folded else []
-    if not near and len(word) > 2:
-        begins = [candidate for candidate in known if candidate.casefold().startswith(word.casefold())]
-        near = begins if len(begins) == 1 else []
     return f": did you mean {near[0]}?" if near else ""
 
 

@@ -32,6 +32,8 @@ from router.wake import Bell, Ear
 log = structlog.get_logger()
 
 TOPIC = "digest"
+AT_ONCE = "digest-now"
+"""An association has ended, and decide waits for nothing but digests."""
 BATCH = 32
 LOOK_S = 30.0
 QUIET_S = 0.25
@@ -97,23 +99,31 @@ def run(orders: Orders, listener: int) -> None:
     """Digest until the listener closes its end of the pipe."""
     bell = Bell(Path(orders.wake_folder))
     digester = Digester(Store(Path(orders.store)), connect(orders.database_url, durable=False))
-    with Ear(bell.folder, TOPIC) as ear:
+    with Ear(bell.folder, TOPIC) as ear, Ear(bell.folder, AT_ONCE) as ended:
         while True:
             while digester.batch():
                 bell.ring("decide")
                 if select.select([listener], [], [], 0)[0]:
                     return
-            ready, _, _ = select.select([ear.socket.fileno(), listener], [], [], LOOK_S)
+            ready, _, _ = select.select([ear.socket.fileno(), ended.socket.fileno(), listener], [], [], LOOK_S)
             if listener in ready:
                 return
-            _let_pass(ear)
+            _let_pass(ear, ended)
 
 
-def _let_pass(ear: Ear) -> None:
-    """Wait until a burst of instances is over, but not for ever: receiving is faster when nobody hashes beside it."""
+def _let_pass(ear: Ear, ended: Ear) -> None:
+    """Wait until a burst of instances is over: receiving is faster when nobody hashes beside it.
+
+    Not for ever, and no longer than until an association has `ended`: then somebody waits for the digests.
+    """
     until = time.monotonic() + PATIENCE_S
-    while ear.wait(QUIET_S) and time.monotonic() < until:
-        pass
+    while time.monotonic() < until:
+        ready, _, _ = select.select([ear.socket, ended.socket], [], [], QUIET_S)
+        if not ready or ended.socket in ready:
+            break
+        ear.wait(0)
+    ear.wait(0)
+    ended.wait(0)
 
 
 def main() -> None:

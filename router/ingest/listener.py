@@ -207,7 +207,7 @@ class Door:
                 self.ends.appendleft(end)
                 log.error("association.not_recorded", association=visit.id, why=str(error))
                 return
-            self.notice.tell()
+            self.notice.ended()
 
     def drain(self) -> None:
         """Let associations come to an end by themselves for a while, then end them."""

@@ -27,6 +27,7 @@ class Notice:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.changed = threading.Event()
+        self.over = threading.Event()
         self.stopped = False
         self.thread = threading.Thread(target=self._run, name="notice", daemon=True)
         self.digester: subprocess.Popen[bytes] | None = None
@@ -39,7 +40,12 @@ class Notice:
         self.thread.start()
 
     def tell(self) -> None:
-        """Something was stored, or an association has ended."""
+        """Something was stored."""
+        self.changed.set()
+
+    def ended(self) -> None:
+        """An association has ended: what it carried may be complete, so that nothing is waited for any more."""
+        self.over.set()
         self.changed.set()
 
     def stop(self) -> None:
@@ -66,6 +72,9 @@ class Notice:
     def _ring(self) -> None:
         self.node.bell.ring("decide")
         self.node.bell.ring(digester.TOPIC)
+        if self.over.is_set():
+            self.over.clear()
+            self.node.bell.ring(digester.AT_ONCE)
 
     def _start_digester(self) -> subprocess.Popen[bytes]:
         settings = self.node.settings
