@@ -33,7 +33,8 @@ class Acquisition:
     """What a pipeline may ask about how its volume was made, as the headers of the whole series say it.
 
     An attribute that the headers do not give, or on which slices disagree, is None. `lossy` is true when any slice
-    was ever lossy compressed (LossyImageCompression 01 or a lossy transfer syntax).
+    was ever lossy compressed (LossyImageCompression 01 or a lossy transfer syntax). A `projection` is a single image
+    without a place in the patient, as a radiograph: its affine measures its own plane only.
     """
 
     modality: str
@@ -44,6 +45,9 @@ class Acquisition:
     image_type: tuple[str, ...] = ()
     contrast: bool | None = None
     lossy: bool = False
+    projection: bool = False
+    photometric_interpretation: str | None = None
+    view_position: str | None = None
     warnings: tuple[str, ...] = ()
 
 

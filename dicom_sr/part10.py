@@ -39,6 +39,7 @@ TEXTS = (
     "ContrastBolusAgent",
     "LossyImageCompression",
     "PhotometricInterpretation",
+    "ViewPosition",
     "NumberOfFrames",
     "ImagePositionPatient",
     "ImageOrientationPatient",

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from dicom_sr import part10
 from dicom_sr.part10 import Head, text
 from dicom_sr.refusals import NoGeometry, NoImages, UnreadablePixels
-from dicom_sr.traits import TRAITS, PixelForm, Traits, form_of, number, numbers, traits_of
+from dicom_sr.traits import TRAITS, PixelForm, Traits, fault_of, form_of, number, numbers, traits_of
 from dicom_sr.uids import LABEL_MAP_SEGMENTATION_STORAGE
 
 FRAME_GROUPS = {
@@ -54,6 +54,12 @@ NOT_SOURCES = {
 }
 """Objects with grey pixels that are about images rather than images."""
 
+PROJECTIONS = {b"CR", b"DX", b"IO", b"MG", b"PX", b"RG"}
+"""Modalities whose images are shadows on a plane: they have no place in the patient (PS3.3 C.8.1, C.8.11)."""
+
+ITS_OWN_PLANE = {"ImagePositionPatient": b"0\\0\\0", "ImageOrientationPatient": b"1\\0\\0\\0\\1\\0"}
+"""Where a projection is put, so that rows and columns can be named: in a plane of its own, nowhere in the patient."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plane:
@@ -75,6 +81,8 @@ class Plane:
     pixel_length: int | None
     fragments_offset: int | None
     """Of the first item of encapsulated pixel data in the file, else None."""
+    placed: bool = True
+    """Whether it lies in the patient; a projection does not, and its position and orientation mean nothing there."""
 
     @property
     def sop_class_uid(self) -> str:
@@ -128,6 +136,8 @@ def planes(path: Path) -> tuple[Head, list[Plane]]:
         raise NoImages(f"{path} has no SOPInstanceUID", remedy="Give DICOM objects as a scanner or archive made them")
     form = pixel_form(head)
     frames = int(number(head.values.get("NumberOfFrames", b"")) or 1)
+    if is_projection(head.values) and frames == 1:
+        return head, [plane(head, form, head.values | in_its_own_plane(head.values), 1, 1, placed=False)]
     if frames == 1 and "PerFrameFunctionalGroupsSequence" not in head.values:
         return head, [plane(head, form, head.values, 1, 1)]
     if "PerFrameFunctionalGroupsSequence" not in head.values:
@@ -142,6 +152,24 @@ def planes(path: Path) -> tuple[Head, list[Plane]]:
             remedy="Send the object again as the scanner made it",
         )
     return head, [plane(head, form, values, index + 1, frames) for index, values in enumerate(each)]
+
+
+def is_projection(values: dict[str, bytes]) -> bool:
+    """Whether this is a radiograph that says nothing of where it lies, as radiographs do."""
+    placed = any(values.get(keyword, b"").strip(b" \0") for keyword in ITS_OWN_PLANE)
+    return values.get("Modality", b"").strip(b" \0") in PROJECTIONS and not placed
+
+
+def in_its_own_plane(values: dict[str, bytes]) -> dict[str, bytes]:
+    """Position, orientation and pixel spacing of a projection: as calibrated, else at the detector, else 1 mm.
+
+    Source:  PS3.3 10.7.1.3 (Pixel Spacing Value Order and Valid Values), C.8.11.4 (Imager Pixel Spacing)
+    """
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
+        spacing = numbers(values.get(keyword, b""))
+        if fault_of(numbers(ITS_OWN_PLANE["ImageOrientationPatient"]), spacing) is None:
+            return ITS_OWN_PLANE | {"PixelSpacing": values[keyword]}
+    return ITS_OWN_PLANE | {"PixelSpacing": b"1\\1"}
 
 
 def instance_of(head: Head) -> str:
@@ -211,7 +239,9 @@ def group_values(item: Dataset) -> dict[str, bytes]:
     return found
 
 
-def plane(head: Head, form: PixelForm, values: dict[str, bytes], frame: int, frames: int) -> Plane:
+def plane(
+    head: Head, form: PixelForm, values: dict[str, bytes], frame: int, frames: int, *, placed: bool = True
+) -> Plane:
     """One plane from the values of its frame.
 
     Raises:  NoGeometry, UnreadablePixels
@@ -244,6 +274,7 @@ def plane(head: Head, form: PixelForm, values: dict[str, bytes], frame: int, fra
         pixel_offset=offset,
         pixel_length=None if offset is None else form.frame_bytes,
         fragments_offset=None if native else head.pixel_offset,
+        placed=placed,
     )
 
 

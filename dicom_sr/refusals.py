@@ -11,7 +11,7 @@
         ├── MixedFrameOfReference
         ├── Localizer            a scout
         ├── DuplicatePosition    two planes at one place and nothing that tells them apart
-        ├── SeveralAcquisitions  two planes at one place and we know what tells them apart
+        ├── SeveralAcquisitions  two planes at one place and we know what tells them apart, or several radiographs
         ├── GapInSeries          slices are missing
         ├── UnevenSpacing        slices lie unevenly, or beside one straight line
         └── UnreadablePixels     pixel data cut short, or of a kind that cannot be decoded

@@ -140,6 +140,8 @@ def tile(volume: Volume, findings: Findings, index: int, low: float, high: float
     """One slice in its true proportions, its segments tinted and outlined, its index in a corner."""
     plane = volume.array[index].astype(np.float32)
     grey = np.clip((plane - low) / (high - low) * 255, 0, 255).astype(np.uint8)
+    if volume.acquisition.photometric_interpretation == "MONOCHROME1":
+        grey = 255 - grey
     picture = overlaid(grey, None if findings.labels is None else findings.labels[index], findings.segments)
     _, row_mm, column_mm = volume.spacing
     height, width = grey.shape[0] * row_mm, grey.shape[1] * column_mm

@@ -81,6 +81,11 @@ class SourceSeries:
         return len(self.planes), form.rows, form.columns
 
     @property
+    def placed(self) -> bool:
+        """Whether it lies in the patient; a projection image does not, so nothing may be delineated on it."""
+        return self.planes[0].placed
+
+    @property
     def tilt_deg(self) -> float:
         """Angle by which the stack is sheared, as by a tilted gantry; 0 for most."""
         return geometry.shear_deg(self.affine)
@@ -99,6 +104,7 @@ def read(paths: Iterable[Path], *, policy: Policy = Policy()) -> SourceSeries:
     of_one_series(heads)
     found, said = without_copies([plane for _, each in objects for plane in each])
     no_localizers(found)
+    one_projection(found)
     like_the_first(found)
     frame_of_reference_uid, more = one_frame_of_reference(found, policy)
     said += more
@@ -168,6 +174,20 @@ def no_localizers(found: Sequence[Plane]) -> None:
                 f"{plane.name} is a localizer",
                 remedy="Choose the series of slices; a rule can exclude ImageType LOCALIZER",
             )
+
+
+def one_projection(found: Sequence[Plane]) -> None:
+    """Refuse several projections, each of which is a picture of its own.
+
+    Raises:  SeveralAcquisitions
+    """
+    flat = [plane for plane in found if not plane.placed]
+    if flat and len(found) > 1:
+        raise SeveralAcquisitions(
+            f"the series holds {len(found)} images, of which {flat[0].name} and {len(flat) - 1} more lie nowhere in "
+            "the patient, so they make no volume",
+            remedy="Send each radiograph as a series of its own",
+        )
 
 
 def like_the_first(found: Sequence[Plane]) -> None:
@@ -331,6 +351,8 @@ def evenly_spaced(stack: Sequence[Plane]) -> None:
 
 def remarks(stack: Sequence[Plane], affine: NDArray[np.float64]) -> list[str]:
     """What a reader of the results should know although the series was accepted."""
+    if not stack[0].placed:
+        return ["a projection image: it lies nowhere in the patient"]
     said = []
     tilt = geometry.shear_deg(affine)
     if tilt >= TILT_DEG:

@@ -70,7 +70,15 @@ def findings(
     remarks: Sequence[str] = (),
     minimum_score: float = 0.0,
 ) -> Findings:
-    """The answer as Findings on the volume's grid; `names` are the network's classes by channel."""
+    """The answer as Findings on the volume's grid; `names` are the network's classes by channel.
+
+    Raises:  Refused
+    """
+    if volume.acquisition.projection and not isinstance(answer, Scored):
+        raise Refused(
+            f"{algorithm.name} delineates or boxes, and a projection image lies nowhere in the patient",
+            remedy="Only classifiers can report on radiographs",
+        )
     match answer:
         case Labelled(labels=labels):
             return _labelled(labels, volume, algorithm, names, remarks)

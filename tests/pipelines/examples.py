@@ -1,6 +1,7 @@
 """A phantom that each entry of the catalogue accepts, and what the entry says of it, each made once."""
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,17 @@ from numpy.typing import NDArray
 from dicom_sr.nouns import Findings, Measurement, Volume
 from pipelines import anatomy, catalog, phantom, phantom_head
 from tests.pipelines.lungs import chest
+from tests.pipelines.radiographs import shadow, volume_of, write
 
 
 def example(name: str) -> Volume:
     """A volume that this entry takes."""
-    return made(name).volume
+    return volume_of(shadow()) if name == "cr_quality" else made(name).volume
+
+
+def written(name: str, folder: Path) -> list[Path]:
+    """That volume as DICOM files."""
+    return [write(example(name), folder)] if name == "cr_quality" else phantom.write(made(name), folder)
 
 
 def made(name: str) -> phantom.Phantom:

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from dicom_sr import result_set, source
-from pipelines import catalog, phantom
+from pipelines import catalog
 from tests.conftest import component
 from tests.objects.conftest import order_of
 from tests.objects.test_conformance import errors, output
-from tests.pipelines.examples import made, said_of
+from tests.pipelines.examples import said_of, written
 
 KINDS = ("segmentation", "measurement_report")
 
@@ -17,7 +17,7 @@ KINDS = ("segmentation", "measurement_report")
 @pytest.mark.parametrize("name", catalog.own())
 def test_the_objects_of_an_entry_are_sound(name: str, tmp_path: Path) -> None:
     component("dicom3tools")
-    paths = phantom.write(made(name), tmp_path / "source")
+    paths = written(name, tmp_path / "source")
     findings = said_of(name)
     built = result_set.build(KINDS, order_of(paths, findings, source=source.read(paths), pipeline=name))
     wanted = KINDS if findings.segments else KINDS[1:]

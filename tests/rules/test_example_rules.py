@@ -53,6 +53,7 @@ def image(modality: str, description: str, **more: Any) -> dict[str, Fact]:
     return describe([{"Modality": modality, "StudyDescription": description, "ImageType": ["ORIGINAL"], **more}])
 
 
+QUALITY = "Chest radiograph quality"
 PRESENTED = {"PresentationIntentType": "FOR PRESENTATION"}
 EXAMINATIONS: dict[str, tuple[list[dict[str, Fact]], set[str]]] = {
     "CT chest": ([slices("CT", "CT Chest")], {"CT chest"}),
@@ -64,8 +65,8 @@ EXAMINATIONS: dict[str, tuple[list[dict[str, Fact]], set[str]]] = {
     "Enhanced MR": ([frames("MR", "EnhancedMRImageStorage", "MR Knie")], {"Enhanced MR"}),
     "MR brain": ([slices("MR", "MR Brain", SeriesDescription="t1 mprage")], {"MR brain"}),
     "MR brain T2": ([slices("MR", "MR Brain", SeriesDescription="t2 tse")], set()),
-    "CR chest": ([image("CR", "Thorax", ViewPosition="AP", **PRESENTED)], {"CR and DX chest"}),
-    "DX chest": ([image("DX", "Chest PA", ViewPosition="PA", **PRESENTED)], {"CR and DX chest"}),
+    "CR chest": ([image("CR", "Thorax", ViewPosition="AP", **PRESENTED)], {"CR and DX chest", QUALITY}),
+    "DX chest": ([image("DX", "Chest PA", ViewPosition="PA", **PRESENTED)], {"CR and DX chest", QUALITY}),
     "DX chest lateral": ([image("DX", "Chest", ViewPosition="LL", **PRESENTED)], set()),
     "MG": ([image("MG", "Mammographie", PatientAge="052Y")], {"MG screening"}),
     "US": ([image("US", "US Abdomen")], {"US abdomen"}),

@@ -131,11 +131,19 @@ def test_what_is_no_volume_is_refused(folder: str, kind: type[UnusableSeries], w
     assert "dicom2nifti" not in str(caught.value)
 
 
-@pytest.mark.parametrize("folder", ["cxr", "charsets"])
-def test_images_without_a_place_in_the_patient_are_refused(folder: str, data: Path) -> None:
-    for paths in source.by_series(data / folder).values():
+def test_images_without_a_place_in_the_patient_are_refused(data: Path) -> None:
+    for paths in source.by_series(data / "charsets").values():
         with pytest.raises(refusals.NoGeometry):
             source.read(paths)
+
+
+def test_radiographs_are_read_alone_and_two_contents_under_one_uid_are_refused(data: Path) -> None:
+    for paths in source.by_series(data / "cxr").values():
+        for path in paths:
+            assert not source.read([path]).placed
+        if len(paths) > 1:
+            with pytest.raises(refusals.DuplicatePosition):
+                source.read(paths)
 
 
 def test_every_odd_series_has_its_test(data: Path) -> None:
