@@ -1,10 +1,15 @@
-"""The resident process seen from the worker: started on demand, asked, and buried when it has died or must."""
+"""The resident process seen from the worker: started on demand, asked, and buried when it has died or must.
+
+Once one had to be buried, a second is kept started beside it: whatever killed the first is tried again, and the studies
+of others are not to wait each time until torch is imported.
+"""
 
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Protocol
@@ -72,18 +77,24 @@ class Unwatched:
 
 
 class Resident:
-    """At most one process at a time. Use as a context manager; one thread at a time."""
+    """One process that works, and after a death a spare. Use as a context manager; one thread at a time."""
 
     def __init__(self, *, device: str, threads: int, command: Sequence[str] = INSIDE) -> None:
         self.command = [*command]
         self.arguments = [device, str(threads)]
         self.process: subprocess.Popen[bytes] | None = None
+        self.wire: Connection
+        self.spare: Begun | None = None
+        self.buried = 0
 
     def __enter__(self) -> "Resident":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.end()
+        if self.spare is not None:
+            bury(self.spare)
+            self.spare = None
 
     def start(self) -> None:
         """Have a process that is ready.
@@ -92,17 +103,33 @@ class Resident:
         """
         if self.process is not None:
             return
+        spare, self.spare = self.spare, None
+        if spare is not None and spare.process.poll() is not None:
+            bury(spare)
+            spare = None
+        begun = spare or self.begin()
+        self.process, self.wire = begun.process, begun.wire
+        ready = self.reply(START_S, Unwatched())
+        log.info(
+            "resident.started",
+            pid=begun.process.pid,
+            device=ready.device if isinstance(ready, Ready) else None,
+            spare=spare is not None,
+        )
+        if self.buried:
+            self.spare = self.begin()
+
+    def begin(self) -> "Begun":
+        """A process that gets ready by itself."""
         ours, theirs = Pipe()
         with theirs:
-            self.wire: Connection = ours
-            self.process = subprocess.Popen(
+            process = subprocess.Popen(
                 [*self.command, str(theirs.fileno()), *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=STDERR,
                 pass_fds=[theirs.fileno()],
             )
-        ready = self.reply(START_S, Unwatched())
-        log.info("resident.started", pid=self.process.pid, device=ready.device if isinstance(ready, Ready) else None)
+        return Begun(process, ours)
 
     def run(self, request: Run | Recall, watch: Watch, *, limit_s: float) -> Found | Failure:
         """Run a pipeline, or take up what an earlier run found; a Failure is a refusal.
@@ -152,6 +179,7 @@ class Resident:
             raise self.died() from None
         finally:
             if not usable:
+                self.buried += 1
                 self.end()
         raise OutOfTime(
             f"the run was ended after {limit_s:.0f} s", remedy="Give it a faster device, or a pipeline with more time"
@@ -172,7 +200,20 @@ class Resident:
         """End the process now; the next request gets a new one."""
         if self.process is None:
             return
-        self.process.kill()
-        self.process.wait()
-        self.wire.close()
+        bury(Begun(self.process, self.wire))
         self.process = None
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A started process and our end of the pipe to it."""
+
+    process: subprocess.Popen[bytes]
+    wire: Connection
+
+
+def bury(begun: Begun) -> None:
+    """Have the process gone."""
+    begun.process.kill()
+    begun.process.wait()
+    begun.wire.close()
