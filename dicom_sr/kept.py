@@ -82,9 +82,14 @@ def read_of(series: SourceSeries) -> str:
 
 def pack(findings: Findings, series: SourceSeries) -> bytes:
     """The findings on this series as one file."""
+    return packed(findings, read_of(series))
+
+
+def packed(findings: Findings, series: str) -> bytes:
+    """The findings as one file, for whatever goes by this name."""
     said = Said(
         format=FORMAT,
-        series=read_of(series),
+        series=series,
         algorithm=findings.algorithm,
         segments=findings.segments,
         groups=findings.groups,
@@ -111,6 +116,14 @@ def unpack(content: bytes, series: SourceSeries) -> Findings:
 
     Raises:  UnreadableFindings, OtherSeries
     """
+    return unpacked(content, read_of(series))
+
+
+def unpacked(content: bytes, series: str) -> Findings:
+    """The findings again, if they were packed for what goes by this name.
+
+    Raises:  UnreadableFindings, OtherSeries
+    """
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
             words = archive.read("findings.json")
@@ -127,7 +140,7 @@ def unpack(content: bytes, series: SourceSeries) -> Findings:
         raise UnreadableFindings(
             f"kept findings cannot be read: {why}", remedy="Re-run the inference job; it keeps new ones"
         ) from None
-    if said.series != read_of(series):
+    if said.series != series:
         raise OtherSeries(
             "the series says something else of its geometry or acquisition than when these findings were made",
             remedy="Re-run the inference job",

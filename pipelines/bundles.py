@@ -9,7 +9,7 @@ Source:  MONAI Bundle Specification; metadata schema 20220324 and later
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dicom_sr import codes
 from dicom_sr.nouns import Findings, Volume
-from pipelines import declared, trust, vocabulary, weights
+from pipelines import confinement, declared, trust, vocabulary, weights
 from pipelines.spec import OutputMeasurement, OutputSegment, Pipeline, Progress, Spec, silent
 from pipelines.trust import AllowList, Untrusted
 
@@ -78,6 +78,8 @@ class Bundle:
     config: Mapping[str, Any] = field(repr=False)
     metadata: Mapping[str, Any] = field(repr=False)
     digest: str
+    isolated: bool = False
+    """Whether it runs code of its own, which an administrator has signed for: never in this process."""
 
     @property
     def version(self) -> str:
@@ -134,7 +136,12 @@ class Bundle:
 
     def declaration(self, device: str = "cpu") -> declared.Declaration:
         """Its config, ready to be built for a device; the two items that a site sets are set."""
-        return declared.Declaration({**self.config, "device": device, "bundle_root": str(self.root)}, device)
+        config = {**self.config, "device": device, "bundle_root": str(self.root)}
+        if self.isolated:
+            from pipelines.free import Free
+
+            return Free(config, device)
+        return declared.Declaration(config, device)
 
 
 def read(root: Path, *, digest: str | None = None, name: str | None = None, allowed: AllowList = NOBODY) -> Bundle:
@@ -155,27 +162,37 @@ def read(root: Path, *, digest: str | None = None, name: str | None = None, allo
     bundle = Bundle(
         root=root, name=slug(name or root.name), config=_document(found[0]), metadata=metadata, digest=whole
     )
-    judge(bundle, allowed)
-    return bundle
+    return judge(bundle, allowed)
 
 
-def judge(bundle: Bundle, allowed: AllowList = NOBODY) -> None:
-    """Refuses a bundle whose config or weights the declarative profile does not accept, with every reason.
+def judge(bundle: Bundle, allowed: AllowList = NOBODY) -> Bundle:
+    """The bundle if the declarative profile accepts its config and weights, or if an administrator has signed for it
+    and code can be isolated here (then it is `isolated`); else it is refused, with every reason.
 
     Raises:  Untrusted
     """
+    try:
+        _declarative(bundle)
+    except Untrusted as refused:
+        if bundle.digest not in allowed.digests:
+            raise
+        fault = confinement.why_not()
+        if fault is not None:
+            raise Untrusted(
+                f"the bundle {bundle.name} is on the signed allow-list, but {refused.what}; and code cannot be "
+                f"isolated on this machine: {fault}",
+                remedy="Use a kernel with Landlock and user namespaces or seccomp, or publish it with plain configs",
+            ) from None
+        return replace(bundle, isolated=True)
+    return bundle
+
+
+def _declarative(bundle: Bundle) -> None:
     declaration = bundle.declaration()
     objections = declared.objections(declaration.config)
     if objections:
-        reasons = "; ".join(map(str, objections[:5]))
-        if bundle.digest in allowed.digests:
-            raise Untrusted(
-                f"the bundle {bundle.name} is on the signed allow-list, but runs code of its own ({reasons}), "
-                "and this node has no isolated process for such code",
-                remedy="Publish it with plain configs; running code in isolation is not part of this version",
-            )
         raise Untrusted(
-            f"the bundle {bundle.name} is not declarative: {reasons}",
+            f"the bundle {bundle.name} is not declarative: {'; '.join(map(str, objections[:5]))}",
             remedy="Ask its author for plain configs; only those run without an administrator's signature",
         )
     weights.check(weights.find(bundle.root, declaration)[0])
@@ -220,6 +237,10 @@ def pipeline(bundle: Bundle) -> Pipeline:
     """The bundle as a catalogue entry: its card, and a runner that loads the network when first called."""
 
     def run(volume: Volume, settings: BaseModel, *, device: str = "cpu", progress: Progress = silent) -> Findings:
+        if bundle.isolated:
+            from pipelines import isolated
+
+            return isolated.run(bundle, volume, settings, device=device, progress=progress)
         from pipelines.model import run as through
 
         return through(resident(bundle.root, bundle.name, bundle.digest, device), volume, settings, progress)

@@ -94,7 +94,7 @@ class Declaration:
 
     def has(self, place: str) -> bool:
         """Whether the config has something there."""
-        return _at(self.config, place) is not None
+        return at(self.config, place) is not None
 
     def get(self, place: str) -> Any:
         """What stands at `place` (`a::b::0`), built.
@@ -107,7 +107,7 @@ class Declaration:
             raise Untrusted(f"the config's item {place} refers to itself", remedy="Mend the config")
         self._building.append(place)
         try:
-            self._built[place] = self._make(_at(self.config, place, needed=True), place)
+            self._built[place] = self._make(at(self.config, place, needed=True), place)
         finally:
             self._building.pop()
         return self._built[place]
@@ -133,7 +133,7 @@ class Declaration:
         return expressions.compute(parsed, expressions.Surroundings(self.get, self.device, _call))
 
     def _component(self, item: Config, place: str) -> Any:
-        if "_disabled_" in item and _is_true(self.get(f"{place}::_disabled_")):
+        if "_disabled_" in item and is_true(self.get(f"{place}::_disabled_")):
             return None
         found = allowed.find(str(item["_target_"]))
         if isinstance(found, str):
@@ -214,17 +214,17 @@ def _names(text: str) -> Iterator[str]:
 def _reached(config: Config) -> Iterator[Objection]:
     """What the nodes reach and the profile does not know."""
     for needed in ("network_def", "inferer"):
-        if _at(config, needed) is None:
+        if at(config, needed) is None:
             yield Objection(needed, "", f"the config has no {needed}")
-    todo = [node for node in NODES if _at(config, node) is not None]
+    todo = [node for node in NODES if at(config, node) is not None]
     seen: set[str] = set()
     while todo:
         node = todo.pop()
         if node not in seen:
             seen.add(node)
-            if _at(config, node) is None:
+            if at(config, node) is None:
                 yield Objection(node, f"@{node}", "refers to nothing")
-            yield from _judge(_at(config, node), node, todo)
+            yield from _judge(at(config, node), node, todo)
 
 
 def _judge(item: Any, place: str, todo: list[str]) -> Iterator[Objection]:
@@ -239,7 +239,7 @@ def _judge(item: Any, place: str, todo: list[str]) -> Iterator[Objection]:
 
 
 def _judge_component(item: Config, place: str, todo: list[str]) -> Iterator[Objection]:
-    if _is_true(item.get("_disabled_", False)):
+    if is_true(item.get("_disabled_", False)):
         return
     found = allowed.find(str(item["_target_"]))
     if isinstance(found, str):
@@ -280,7 +280,7 @@ def walk(item: Any, place: str = "") -> Iterator[tuple[str, Any]]:
         todo += [(f"{here}::{key}" if here else str(key), part, depth + 1) for key, part in _inside(value)]
 
 
-def _at(config: Any, place: str, *, needed: bool = False) -> Any:
+def at(config: Any, place: str, *, needed: bool = False) -> Any:
     """What stands at a place, or None."""
     item = config
     for key in place.split("::"):
@@ -299,7 +299,7 @@ def _is_component(item: Any) -> bool:
     return isinstance(item, dict) and "_target_" in item
 
 
-def _is_true(disabled: Any) -> bool:
+def is_true(disabled: Any) -> bool:
     return disabled is True or str(disabled).strip().lower() == "true"
 
 

@@ -80,7 +80,7 @@ def load(bundle: Bundle, device: str) -> Model:
             remedy="Try it with the MONAI version that its metadata names; it may need an optional package",
         ) from misfit
     path, wrapper, strict = weights.find(bundle.root, declaration)
-    weights.load(network, path, wrapper=wrapper, strict=strict)
+    weights.load(network, path, wrapper=wrapper, strict=strict, unpickle=bundle.isolated)
     network.requires_grad_(False).eval().to(where)
     half = bool(declaration.config.get("evaluator", {}).get("amp")) and where != "cpu"
     return Model(

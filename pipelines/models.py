@@ -100,13 +100,13 @@ def list_(root: Path) -> tuple[Installed, ...]:
     return tuple(Installed(**json.loads(record.read_text(encoding="utf-8"))) for record in records)
 
 
-def verify(root: Path, name: str | None = None) -> tuple[Verdict, ...]:
+def verify(root: Path, name: str | None = None, *, allowed: AllowList = bundles.NOBODY) -> tuple[Verdict, ...]:
     """Whether the installed bundles, or one, are what was installed, file by file, and would be accepted today.
 
     Raises:  UnknownModel
     """
     chosen = [find(root, name)] if name else list_(root)
-    return tuple(_verified(root, installed) for installed in chosen)
+    return tuple(_verified(root, installed, allowed) for installed in chosen)
 
 
 def remove(root: Path, name: str) -> Installed:
@@ -133,27 +133,27 @@ def find(root: Path, name: str) -> Installed:
     raise UnknownModel(f"no model {name!r} is installed", remedy=f"Installed are: {known}")
 
 
-def pipeline(root: Path, name: str) -> Pipeline:
+def pipeline(root: Path, name: str, *, allowed: AllowList = bundles.NOBODY) -> Pipeline:
     """An installed bundle as a pipeline; torch is first imported when it runs, and its digest is checked then.
 
     Raises:  UnknownModel, Untrusted
     """
-    return _pipeline(root, name, find(root, name).digest)
+    return _pipeline(root, name, find(root, name).digest, allowed)
 
 
-def names(root: Path) -> tuple[str, ...]:
+def names(root: Path, *, allowed: AllowList = bundles.NOBODY) -> tuple[str, ...]:
     """Names of the installed bundles that can be read; what is wrong with another one, `verify` tells."""
-    return tuple(installed.name for installed in list_(root) if _is_sound(root, installed))
+    return tuple(installed.name for installed in list_(root) if _is_sound(root, installed, allowed))
 
 
 @lru_cache(maxsize=64)
-def _pipeline(root: Path, name: str, digest: str) -> Pipeline:
-    return bundles.pipeline(bundles.read(_tree(root, name), digest=digest, name=name))
+def _pipeline(root: Path, name: str, digest: str, allowed: AllowList) -> Pipeline:
+    return bundles.pipeline(bundles.read(_tree(root, name), digest=digest, name=name, allowed=allowed))
 
 
-def _is_sound(root: Path, installed: Installed) -> bool:
+def _is_sound(root: Path, installed: Installed, allowed: AllowList) -> bool:
     try:
-        _pipeline(root, installed.name, installed.digest)
+        _pipeline(root, installed.name, installed.digest, allowed)
     except Untrusted:
         return False
     return True
@@ -186,8 +186,11 @@ def _check_name(name: str) -> None:
 
 
 def _tried(bundle: bundles.Bundle) -> None:
-    from pipelines import model
+    from pipelines import isolated, model
 
+    if bundle.isolated:
+        isolated.try_it(bundle)
+        return
     model.load(bundle, "cpu")
 
 
@@ -205,13 +208,13 @@ def _put_in_place(tree: Path, record: Installed, place: Path, root: Path) -> Non
     _sync(root)
 
 
-def _verified(root: Path, installed: Installed) -> Verdict:
+def _verified(root: Path, installed: Installed, allowed: AllowList) -> Verdict:
     tree, fault = _tree(root, installed.name), None
     try:
         if trust.digest(tree) != installed.digest:
             fault = "its files are not those that were installed"
         else:
-            bundles.read(tree, digest=installed.digest)
+            bundles.read(tree, digest=installed.digest, allowed=allowed)
     except Untrusted as refused:
         fault = refused.what
     return Verdict(name=installed.name, digest=installed.digest, fault=fault)

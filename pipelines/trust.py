@@ -187,16 +187,16 @@ def allowed(path: Path, *, public_key: Path) -> AllowList:
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    if _ours_to_write(public_key):
+    if public_key.is_file() and _ours_to_write(public_key):
         raise Untrusted(
             f"the public key {public_key} can be written by the user that runs the node",
             remedy="Give it and its folder to root, mode 0644, and run the node as another user",
         )
-    text = path.read_bytes()
     try:
+        text = path.read_bytes()
         key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key.read_text().strip(), validate=True))
         key.verify(base64.b64decode(path.with_name(path.name + ".sig").read_text().strip(), validate=True), text)
-    except (InvalidSignature, ValueError, binascii.Error, FileNotFoundError):
+    except (InvalidSignature, ValueError, binascii.Error, OSError):
         raise Untrusted(
             f"{path.name} is not signed by the key in {public_key}", remedy="Sign the allow-list again with ed25519"
         ) from None

@@ -53,7 +53,7 @@ def open_node(settings: Settings) -> Node:
 
     Raises:  Problem (database out of reach, store not writable, not initialised)
     """
-    catalog.look_in(settings.inference.models_path)
+    catalog.look_in(**settings.inference.shelf)
     refuse_network(settings.database.url)
     engine = connect(settings.database.url)
     upgrade(engine)

@@ -185,6 +185,17 @@ class Inference(Section):
         {}, description="Jobs of a pipeline that may run at once, on all workers together, as in {ct_lung: 1}"
     )
     models_path: Path = Field(Path("models"), description="Folder of installed MONAI bundles; relative to this file")
+    allow_list: Path | None = Field(
+        None, description="Digests of bundles that may run code of their own, isolated; its signature lies beside it"
+    )
+    allow_list_key: Path | None = Field(
+        None, description="The ed25519 public key to it (base64), in a folder that the node's user may not write to"
+    )
+
+    @property
+    def shelf(self) -> dict[str, Path | None]:
+        """Where installed bundles lie and which may run code: the arguments of `catalog.look_in`."""
+        return {"root": self.models_path, "allow_list": self.allow_list, "key": self.allow_list_key}
 
 
 def clock_time(value: str) -> str:
@@ -315,7 +326,13 @@ def absolute(settings: Settings, folder: Path) -> Settings:
     if url.get_backend_name() == "sqlite" and url.database is not None:
         url = url.set(database=str(folder / url.database))
     database = settings.database.model_copy(update={"url": url.render_as_string(hide_password=False)})
-    inference = settings.inference.model_copy(update={"models_path": folder / settings.inference.models_path})
+    inference = settings.inference.model_copy(
+        update={
+            name: folder / path
+            for name in ("models_path", "allow_list", "allow_list_key")
+            if (path := getattr(settings.inference, name)) is not None
+        }
+    )
     tls = settings.tls.model_copy(
         update={name: folder / path for name, path in settings.tls if path is not None}  # all its fields are paths
     )

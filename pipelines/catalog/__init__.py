@@ -12,17 +12,37 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipelines.spec import Pipeline
+    from pipelines.trust import AllowList
 
 MODELS = "ISOCENTER_MODELS"
 """Environment variable with the folder of installed bundles; processes that are spawned inherit it."""
 
 
-def look_in(root: Path | None) -> None:
-    """Where installed bundles lie, for this process and those that it will spawn; None: there are none."""
-    if root is None:
-        os.environ.pop(MODELS, None)
-    else:
-        os.environ[MODELS] = str(root.resolve())
+ALLOW_LIST, ALLOW_LIST_KEY = "ISOCENTER_ALLOW_LIST", "ISOCENTER_ALLOW_LIST_KEY"
+"""Environment variables with the signed allow-list of bundles that run code of their own, and the public key to it."""
+
+
+def look_in(root: Path | None, *, allow_list: Path | None = None, key: Path | None = None) -> None:
+    """Where installed bundles lie, for this process and those that it will spawn; None: there are none.
+
+    `allow_list` is the administrator's list of bundles that may run code of their own, `key` the public key to it.
+    """
+    for name, path in ((MODELS, root), (ALLOW_LIST, allow_list), (ALLOW_LIST_KEY, key)):
+        if path is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = str(path.resolve())
+
+
+def allowed() -> "AllowList":
+    """The digests that an administrator has signed for; none where there is no list.
+
+    Raises:  Untrusted
+    """
+    from pipelines import trust
+
+    path, key = os.environ.get(ALLOW_LIST), os.environ.get(ALLOW_LIST_KEY)
+    return trust.allowed(Path(path), public_key=Path(key)) if path and key else trust.AllowList()
 
 
 @cache
@@ -33,10 +53,14 @@ def own() -> tuple[str, ...]:
 
 def names() -> tuple[str, ...]:
     """Names of all entries, installed bundles included, sorted."""
-    from pipelines import models
+    from pipelines import models, trust
 
     root = _root()
-    return tuple(sorted({*own(), *(models.names(root) if root else ())}))
+    try:
+        signed = allowed()
+    except trust.Untrusted:  # what is wrong with the list is told by whoever asks for one of its bundles
+        signed = trust.AllowList()
+    return tuple(sorted({*own(), *(models.names(root, allowed=signed) if root else ())}))
 
 
 def find(name: str) -> "Pipeline":
@@ -52,7 +76,7 @@ def find(name: str) -> "Pipeline":
         return Pipeline(spec=module.SPEC, runner=module.runner)
     root = _root()
     if root and any(installed.name == name for installed in models.list_(root)):
-        return models.pipeline(root, name)
+        return models.pipeline(root, name, allowed=allowed())
     raise UnknownPipeline(f"there is no pipeline {name!r}", remedy=f"Choose one of: {', '.join(names())}")
 
 

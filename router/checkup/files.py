@@ -13,6 +13,7 @@ from sqlalchemy.exc import DatabaseError
 
 from dicom_sr.problem import Problem
 from pipelines import catalog, models
+from pipelines.trust import AllowList, Untrusted
 from router import revise, rulebook
 from router.checkup import Diagnosis, fault, good, told, warning
 from router.config import Settings
@@ -141,8 +142,13 @@ def low_ports(settings: Settings) -> Iterator[Diagnosis]:
 def bundles(settings: Settings) -> Iterator[Diagnosis]:
     """Installed bundles are what was installed."""
     root = settings.inference.models_path
-    catalog.look_in(root)
-    for one in models.verify(root) if root.is_dir() else ():
+    catalog.look_in(**settings.inference.shelf)
+    allowed = AllowList()
+    try:
+        allowed = catalog.allowed()
+    except Untrusted as refused:
+        yield fault("inference.allow_list", refused.what, refused.remedy)
+    for one in models.verify(root, allowed=allowed) if root.is_dir() else ():
         if one.fault:
             yield fault(f"model {one.name}", one.fault, f"`isocenter models remove {one.name}`, and add it again")
         else:

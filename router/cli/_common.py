@@ -59,7 +59,7 @@ def database(config: Path) -> "Engine":
     from router.db.node import node_id
 
     settings = load(config)
-    catalog.look_in(settings.inference.models_path)
+    catalog.look_in(**settings.inference.shelf)
     engine = connect(settings.database.url)
     node_id(engine)
     return engine
@@ -77,9 +77,9 @@ def models_of(config: Path) -> Path | None:
 
     if not config.exists():
         return None
-    root = load(config).inference.models_path
-    catalog.look_in(root)
-    return root
+    inference = load(config).inference
+    catalog.look_in(**inference.shelf)
+    return inference.models_path
 
 
 def print_json(value: object) -> None:

@@ -21,13 +21,16 @@ class Damaged(Problem):
 
 
 def root_of(config: Path) -> Path:
-    """Where this node's bundles lie.
+    """Where this node's bundles lie; the catalogue knows it, and the signed allow-list, from now on.
 
     Raises:  Problem (no settings there)
     """
+    from pipelines import catalog
     from router.config import load
 
-    return load(config).inference.models_path
+    inference = load(config).inference
+    catalog.look_in(**inference.shelf)
+    return inference.models_path
 
 
 @models.command("add", epilog="Example: isocenter models add spleen_ct_segmentation.zip --name spleen")
@@ -37,10 +40,12 @@ def add(
     name: Annotated[str | None, typer.Option(help="What rules call it; by default its own name")] = None,
     trial: Annotated[bool, typer.Option(help="Build the network and load its weights now")] = True,
 ) -> None:
-    """Install a bundle, or refuse it with every reason; code in it never runs."""
+    """Install a bundle, or refuse it with every reason; code in it runs isolated, and only when it is signed for."""
+    from pipelines import catalog
     from pipelines import models as shelf
 
-    installed = shelf.add(source, root_of(config), name=name, trial=trial)
+    root = root_of(config)
+    installed = shelf.add(source, root, name=name, trial=trial, allowed=catalog.allowed())
     talk.print(f"{installed.name} {installed.version} is installed ({installed.task}, {installed.digest[:12]})")
 
 
@@ -61,9 +66,11 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Whether installed bundles are, file by file, what was installed; exits 1 when one is not."""
+    from pipelines import catalog
     from pipelines import models as shelf
 
-    verdicts = shelf.verify(root_of(config), name)
+    root = root_of(config)
+    verdicts = shelf.verify(root, name, allowed=catalog.allowed())
     rows = [asdict(one) | {"state": "damaged" if one.fault else "sound"} for one in verdicts]
     print_rows(rows, ("name", "state", "digest", "fault"), as_json=as_json, empty="No bundle is installed.")
     damaged = [one.name for one in verdicts if one.fault]

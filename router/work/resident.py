@@ -1,7 +1,9 @@
 """The resident process seen from the worker: started on demand, asked, and buried when it has died or must.
 
 Once one had to be buried, a second is kept started beside it: whatever killed the first is tried again, and the studies
-of others are not to wait each time until torch is imported.
+of others are not to wait each time until torch is imported. It is started anew and not forked from a prepared process:
+a fork of one that has begun threads, or has asked CUDA anything, may hang. Before a first death there is none, since a
+spare costs some 300 MB.
 """
 
 import signal

@@ -117,14 +117,6 @@ def test_a_config_that_asks_for_more_is_refused_with_the_reason(trick: str, bund
     assert not Path("/tmp/isocenter_was_here").exists()
 
 
-def test_a_signed_bundle_that_runs_code_is_refused_for_want_of_isolation(bundle: Path, tmp_path: Path) -> None:
-    folder = copied(bundle, tmp_path / "signed", changed(CONFIGS["a script of the bundle"][0]))
-    allowed = trust.AllowList(frozenset({trust.digest(folder)}))
-    with pytest.raises(Untrusted, match="is on the signed allow-list, but runs code of its own") as refused:
-        models.add(folder, tmp_path / "installed", allowed=allowed)
-    assert "no isolated process" in str(refused.value)
-
-
 def copied(bundle: Path, target: Path, config: Config | None = None) -> Path:
     import shutil
 
