@@ -175,7 +175,8 @@ def judge(bundle: Bundle, allowed: AllowList = NOBODY) -> Bundle:
         _declarative(bundle)
     except Untrusted as refused:
         if bundle.digest not in allowed.digests:
-            raise
+            remedy = f"{refused.remedy}; or have an administrator sign for its digest {bundle.digest}"
+            raise Untrusted(refused.what, remedy=remedy) from None
         fault = confinement.why_not()
         if fault is not None:
             raise Untrusted(

@@ -164,7 +164,7 @@ def test_its_findings_are_those_of_the_same_network_without_code(listening: int,
 
 def test_unsigned_it_is_refused_and_signed_it_is_a_pipeline(listening: int, tmp_path: Path) -> None:
     folder, site = own(tmp_path / "own", listening), tmp_path / "models"
-    with pytest.raises(Untrusted, match="not declarative"):
+    with pytest.raises(Untrusted, match=f"not declarative.*sign for its digest {trust.digest(folder)}"):
         models.add(folder, site)
     installed = models.add(folder, site, allowed=signed(folder))
     assert models.names(site) == ()
