@@ -27,7 +27,8 @@ def placeable(order: Order) -> None:
     Raises:  NoGeometry
     """
     findings = order.findings
-    somewhere = findings.segments or any(group.box or group.region for group in findings.groups)
+    groups = any(group.box or group.region for group in findings.groups)
+    somewhere = findings.segments or findings.maps or groups
     if somewhere and not order.source.placed:
         raise NoGeometry(
             f"{findings.algorithm.name} delineated something on a projection image, which lies nowhere in the patient",

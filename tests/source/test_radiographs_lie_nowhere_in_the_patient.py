@@ -8,7 +8,7 @@ import pytest
 from pydicom import uid
 
 from dicom_sr import codes, kept, kinds, pixels, refusals, result_set, source
-from dicom_sr.nouns import Algorithm, Box, Findings, MeasurementGroup, Region
+from dicom_sr.nouns import Algorithm, Box, Findings, MeasurementGroup, ParametricMap, Region
 from pipelines import reported
 from pipelines.reported import Labelled, Scored
 from pipelines.spec import Refused
@@ -80,14 +80,21 @@ def placed(**place: Any) -> Findings:
     return Findings(algorithm=ALGORITHM, groups=(group,))
 
 
+def mapped() -> Findings:
+    values = np.zeros((1, *SHOWN.shape), np.float32)
+    shown = ParametricMap(label="Map", quantity=codes.find("quantity"), unit=codes.find("no_units"), values=values)
+    return Findings(algorithm=ALGORITHM, maps=(shown,))
+
+
 @pytest.mark.parametrize(
     "findings",
     [
         delineated(),
         placed(box=Box(minimum=(0, 0, 0), maximum=(1, 1, 1))),
         placed(region=Region(points=((1.0, 1.0, 0.0),))),
+        mapped(),
     ],
-    ids=["segment", "box", "region"],
+    ids=["segment", "box", "region", "map"],
 )
 def test_nothing_that_lies_somewhere_is_written(findings: Findings, tmp_path: Path) -> None:
     order = order_of([write(volume_of(SHOWN), tmp_path)], findings)
