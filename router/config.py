@@ -249,6 +249,14 @@ class Web(Section):
     )
 
 
+class Heartbeat(Section):
+    """A phantom of known volume that goes from door to door, and whose number must come back."""
+
+    every_min: float | None = Field(None, gt=0, description="Minutes between two cycles; null beats only when asked")
+    deadline_s: float = Field(300, gt=0, description="It must be back after so long, else an alert names the stage")
+    folder: Path = Field(Path("heartbeat"), description="Where its results go; relative to this file")
+
+
 class Log(Section):
     """What is written to standard error."""
 
@@ -275,6 +283,7 @@ class Settings(Section):
     delivery: Delivery = Delivery()
     results: Results = Results()
     web: Web = Web()
+    heartbeat: Heartbeat = Heartbeat()
     log: Log = Log()
     run_path: Path = Field(
         Path("run"), description="Folder of sockets and locks, on a local disk; relative to this file"
@@ -284,6 +293,8 @@ class Settings(Section):
     def _tls_has_what_it_needs(self) -> "Settings":
         if self.web.tls and self.tls.certificate_file is None:
             raise ValueError("web.tls needs tls.certificate_file and tls.key_file")
+        if self.heartbeat.every_min is not None and not self.listener.plain:
+            raise ValueError("heartbeat.every_min needs listener.plain: the phantom comes in by `listener.port`")
         if self.listener.tls_port is None:
             if not self.listener.plain:
                 raise ValueError("listener.plain is false and listener.tls_port is null: nobody could come in")
@@ -336,6 +347,7 @@ def absolute(settings: Settings, folder: Path) -> Settings:
     tls = settings.tls.model_copy(
         update={name: folder / path for name, path in settings.tls if path is not None}  # all its fields are paths
     )
+    heartbeat = settings.heartbeat.model_copy(update={"folder": folder / settings.heartbeat.folder})
     trail = {
         name: folder / value
         for name in ("key_file", "heads_file", "syslog_ca_file")
@@ -348,6 +360,7 @@ def absolute(settings: Settings, folder: Path) -> Settings:
             "storage": storage,
             "database": database,
             "inference": inference,
+            "heartbeat": heartbeat,
             "run_path": folder / settings.run_path,
         }
     )

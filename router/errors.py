@@ -18,6 +18,8 @@
     │   └── NotFetched: not everything that was asked for came
     ├── cli.forget
     │   └── NotForgotten: a patient cannot be forgotten (yet)
+    ├── cli.heartbeat
+    │   └── NoHeartbeat: the heartbeat's phantom has not come back, or there is nobody who could send it
     ├── cli.init
     │   └── AlreadyThere: the folder has a node already
     ├── cli.inspect

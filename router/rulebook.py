@@ -26,6 +26,7 @@ from router.config import AETitle, Port, Section
 from router.db.revisions import Kind
 from router.destinations import Destination
 from router.document import Document, Loc, suggestion
+from router.domain import heartbeat
 from router.domain.body_part import OnConflict
 from router.domain.condition import named_modalities
 from router.domain.rules import Mode, Preference, Priority, Rule, Scope, Take, Wanted
@@ -281,6 +282,16 @@ def in_full(kind: Kind, body: Body) -> list[dict[str, Any]]:
         page = Document(name=f"the {kind} in the database", value=body, root=None)
         raise WrongRulebook(page.faults(error, model)) from None
     return entries
+
+
+HEARTBEAT = Source(ae_title=heartbeat.AE_TITLE, addresses=["127.0.0.1", "::1"], services=["store"], quiet_period_s=0)
+"""Who sends the heartbeat's phantom, all of it on one association."""
+
+
+@cache
+def heartbeat_rules() -> tuple[Rule, ...]:
+    """What the heartbeat's phantom is asked, instead of the rules in force."""
+    return rules([heartbeat.RULE])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,7 @@
-"""Statements for measuring: what has ended since a time, and what stands open; none reads more than that."""
+"""Statements for measuring: what has ended since a time, and what stands open; none reads more than that.
+
+The heartbeat's phantom is not measured.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,6 +10,7 @@ from sqlalchemy import Connection, func, select
 
 from router.db.engine import clock
 from router.db.tables import alert, job, result_set, study
+from router.domain.heartbeat import AE_TITLE
 from router.domain.job import Lane, State
 from router.domain.study import StudyState
 
@@ -67,7 +71,7 @@ def ended(connection: Connection, since: int) -> Iterator[Ended]:
         .outerjoin(study, study.c.study_instance_uid == job.c.study_instance_uid)
         .outerjoin(result_set, result_set.c.id == job.c.result_set_id)
         .outerjoin(run, run.c.id == func.coalesce(result_set.c.job_id, job.c.findings_job_id))
-        .where(job.c.finished_at >= since)
+        .where(job.c.finished_at >= since, func.coalesce(study.c.calling_ae_title, "") != AE_TITLE)
     )
     for row in rows.mappings():
         yield Ended(**{**row, "lane": Lane(row["lane"]), "state": State(row["state"])})
@@ -82,7 +86,11 @@ def completed(connection: Connection, since: int) -> Iterator[Completed]:
             study.c.calling_ae_title.label("source"),
             study.c.completed_at,
             study.c.completed_after,
-        ).where(study.c.completed_at >= since, study.c.completed_after.is_not(None))
+        ).where(
+            study.c.completed_at >= since,
+            study.c.completed_after.is_not(None),
+            study.c.calling_ae_title != AE_TITLE,
+        )
     )
     for row in rows.mappings():
         yield Completed(**row)

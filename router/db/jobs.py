@@ -13,7 +13,7 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, and_, case, cast, 
 from dicom_sr.problem import Problem
 from router.db import audit
 from router.db.engine import clock, insert_into
-from router.db.tables import breaker, job, result_set, study
+from router.db.tables import beat, breaker, job, result_set, study
 from router.domain.job import Event, Job, Lane, Outcome, State, after, before, target
 from router.domain.rules import Priority
 
@@ -543,6 +543,7 @@ def durations(connection: Connection, *, most: int = 1000) -> dict[str, list[int
     rows = connection.execute(
         select(job.c.pipeline, job.c.finished_at - job.c.started_at)
         .where(job.c.lane == Lane.INFER, job.c.state == State.DONE, job.c.started_at.is_not(None))
+        .where(job.c.study_instance_uid.not_in(select(beat.c.study_instance_uid)))
         .order_by(job.c.id.desc())
         .limit(most)
     )

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Text, and_, cast, func, o
 from dicom_sr.problem import Problem
 from router.db import audit
 from router.db.tables import instance, series, study
+from router.domain import heartbeat
 from router.domain.facts import Fact, restored
 from router.domain.study import Patient, Series, Study, StudyState
 
@@ -289,7 +290,11 @@ def past(connection: Connection, since: int, keywords: Collection[str]) -> Itera
             *(cast(series.c.facts[name], Text).label(f"fact_{place}") for place, name in enumerate(names)),
         )
         .join(series, series.c.study_instance_uid == study.c.study_instance_uid)
-        .where(study.c.completed_at >= since, series.c.facts_generation.is_not(None))
+        .where(
+            study.c.completed_at >= since,
+            series.c.facts_generation.is_not(None),
+            study.c.calling_ae_title != heartbeat.AE_TITLE,
+        )
         .order_by(study.c.study_instance_uid)
     )
     for uid, found in groupby(rows, key=lambda row: str(row[0])):

@@ -595,6 +595,24 @@ breaker = Table(
 )
 """Pipelines whose process has died, or that are paused."""
 
+beat = Table(
+    "beat",
+    metadata,
+    Column("study_instance_uid", Text, primary_key=True, comment="of the phantom"),
+    Column("asked_by", Text, nullable=False, comment="timetable, or who"),
+    Column("folder", Text, nullable=False, comment="where its results go"),
+    Column("passcode_digest", Text, comment="sha256; who has the passcode may send the phantom; NULL once it is over"),
+    Column("began_at", BigInteger, nullable=False),
+    Column("deadline_at", BigInteger, nullable=False),
+    Column("sent_at", BigInteger, comment="when the listener had taken all of it"),
+    Column("ended_at", BigInteger),
+    Column("stage", Text, comment="what was broken; NULL where nothing was, or while it goes on"),
+    Column("what", Text, comment="what was seen there"),
+    Column("volume_ml", Float, comment="what came back"),
+)
+"""Cycles of the heartbeat."""
+Index("ix_beat_began_at", beat.c.began_at)
+
 alert = Table(
     "alert",
     metadata,

@@ -3,6 +3,7 @@
 The sources are a numbered revision in the database; a new one is in force with the next association, no restart needed.
 """
 
+import ipaddress
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -12,8 +13,9 @@ from sqlalchemy import Engine
 
 from router import rulebook
 from router.config import Settings
-from router.db import revisions
+from router.db import beats, revisions
 from router.db.engine import reading
+from router.domain import heartbeat
 from router.domain.disk import Mark
 from router.ingest.status import Rejection
 from router.rulebook import Source, User
@@ -61,6 +63,16 @@ class Sources:
                 self.number = revision.number
             return self.known.get(ae_title, ())
 
+    def beats(self, caller: "Caller") -> bool:
+        """Whether this is the heartbeat of this node: from this machine, with the passcode of the cycle that goes on.
+
+        Nobody can be made a source of this AE title.
+        """
+        if caller.user is None or not ipaddress.ip_address(caller.address.partition("%")[0]).is_loopback:
+            return False
+        with reading(self.engine) as connection:
+            return beats.is_ours(connection, caller.user.passcode)
+
 
 def read(body: rulebook.Body) -> dict[str, list[Source]]:
     """Sources by AE title, from the body of their revision."""
@@ -90,6 +102,11 @@ class Admission:
                 rejection=Rejection.CALLED_AE_TITLE_NOT_RECOGNIZED,
                 reason=f"called {caller.called_ae_title!r}, we are {self.settings.ae_title!r}",
             )
+        if caller.calling_ae_title == heartbeat.AE_TITLE:
+            if self.sources.beats(caller):
+                return self._take_slot(rulebook.HEARTBEAT)
+            reason = "only this node's own heartbeat may call so"
+            return Refusal(rejection=Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED, reason=reason)
         named = self.sources.of(caller.calling_ae_title)
         here = [source for source in named if source.calls_from(caller.address)]
         shown = [source for source in here if source.is_named(caller.certificate_names)]

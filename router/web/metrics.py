@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from pipelines import catalog
 from router import rulebook
-from router.db import circuits, durations, revisions
+from router.db import beats, circuits, durations, revisions
 from router.db.durations import Completed, Ended
 from router.db.engine import clock, reading
 from router.db.revisions import Kind, Revision, UnknownRevision
@@ -177,6 +177,9 @@ class Standing(Collector):
             )  # fmt: skip
             yield gauge("alerts", "Alerts that stand", ("kind",), durations.standing_alerts(connection))
             silent = set(circuits.unreachable(connection))
+            good = beats.last_good(connection)
+            age = [] if good is None else [(max(0, clock(connection) - good) / SECOND,)]
+            yield gauge("heartbeat_age_seconds", "Since the phantom last came back right", (), age)
         yield gauge(
             "destination_answers", "0 while a destination does not answer and deliveries wait for it", ("destination",),
             [(name, float(name not in silent)) for name in sorted(self.names.destinations)],

@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dicom_sr.problem import Problem
 from router.db import audit, decisions, jobs, pauses, studies
 from router.db.engine import fault, now, reading, writing
+from router.domain import heartbeat
 from router.domain.completeness import SECOND, Stuck, Wait
 from router.domain.job import Lane, State
 from router.domain.rules import Mode, Rule
@@ -150,7 +151,8 @@ def write(connection: Connection, node: Node, study: Study, outcome: Stuck | Unc
     at = now()
     generation = studies.complete(connection, uid, now=at, witnesses=outcome.witnesses or {})
     of_study, in_series = outcome.pauses
-    pauses.note(connection, uid, study.calling_ae_title, of_study, at, longest_in_series=in_series)
+    if study.calling_ae_title != heartbeat.AE_TITLE:
+        pauses.note(connection, uid, study.calling_ae_title, of_study, at, longest_in_series=in_series)
     return follow(connection, node, study, outcome, generation) | let_go(study)
 
 

@@ -15,8 +15,8 @@ import structlog
 from sqlalchemy import Connection
 
 from dicom_sr.problem import Problem
-from router import destinations, rulebook
-from router.db import audit, instances, jobs, pledges, receipts, results, revisions, studies
+from router import destinations
+from router.db import audit, instances, jobs, pledges, receipts, results, studies
 from router.db.engine import reading, writing
 from router.db.instances import InstanceRow
 from router.destinations import Awaited, CannotCommit, Context, Destination, Interrupted, Kind, Unheard
@@ -402,10 +402,9 @@ def find(connection: Connection, job: Job) -> Destination:
 
     Raises:  NoSuchDestination
     """
-    body = revisions.current(connection, revisions.Kind.DESTINATIONS).body
-    for destination in rulebook.destinations(body):
-        if destination.name == job.destination:
-            return destination
+    destination = outbox.in_force(connection).get(job.destination or "")
+    if destination is not None:
+        return destination
     raise NoSuchDestination(
         f"there is no destination {job.destination} any more",
         remedy=f"Import destinations that have it, then `isocenter jobs retry {job.id}`",

@@ -9,8 +9,9 @@ from collections.abc import Collection
 from sqlalchemy import Connection
 
 from router import rulebook
-from router.db import decisions, findings, jobs, refusals, results, revisions
-from router.destinations import Destination, Profile
+from router.db import beats, decisions, findings, jobs, refusals, results, revisions
+from router.destinations import Destination, Profile, folder
+from router.domain import heartbeat
 from router.domain.job import Job
 from router.work import supersede
 
@@ -116,6 +117,10 @@ def refuse(
 
 
 def in_force(connection: Connection) -> dict[str, Destination]:
-    """The destinations of the revision in force, by name."""
+    """The destinations of the revision in force, by name, and the heartbeat's own."""
     body = revisions.current(connection, revisions.Kind.DESTINATIONS).body
-    return {one.name: one for one in rulebook.destinations(body)}
+    known = {one.name: one for one in rulebook.destinations(body)}
+    path = beats.folder(connection)
+    if path is not None:
+        known[heartbeat.DESTINATION] = folder.Settings(kind="folder", name=heartbeat.DESTINATION, path=path)
+    return known

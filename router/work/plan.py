@@ -20,7 +20,7 @@ from router.db import instances, revisions, studies
 from router.db.engine import reading
 from router.db.instances import InstanceRow
 from router.db.revisions import Kind
-from router.domain import completeness
+from router.domain import completeness, heartbeat
 from router.domain.completeness import Complete, Stuck, Wait
 from router.domain.facts import Fact
 from router.domain.pauses import longest_pause
@@ -124,8 +124,15 @@ class Book:
 
     def source(self, calling_ae_title: str) -> Source:
         """The source of this AE title; one without any wish where there is none (any more)."""
+        if calling_ae_title == heartbeat.AE_TITLE:
+            return rulebook.HEARTBEAT
         named = (source for source in self.sources[1] if source.ae_title == calling_ae_title)
         return next(named, Source(ae_title=calling_ae_title or "UNKNOWN", addresses=["any"]))
+
+    def rules_for(self, source: Source) -> tuple[int, tuple[Rule, ...]]:
+        """The revision and rules that studies of this source are asked; the heartbeat's phantom has its own rule."""
+        number, rules = self.rules
+        return number, rulebook.heartbeat_rules() if source is rulebook.HEARTBEAT else rules
 
 
 def work_out(node: Node, book: Book, study: Study, at: int) -> Outcome:
@@ -134,7 +141,7 @@ def work_out(node: Node, book: Book, study: Study, at: int) -> Outcome:
     Raises:  Problem
     """
     source = book.source(study.calling_ae_title)
-    number, rules = book.rules
+    number, rules = book.rules_for(source)
     with reading(node.engine) as connection:
         seen = completion.take(connection, node.settings.completeness, source, study)
         verdict = seen.of_study(at)

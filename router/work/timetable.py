@@ -10,7 +10,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from router import query
 from router.db.engine import fault
 from router.node import Node
-from router.work import retain
+from router.work import heartbeat, retain
 from router.work.circuit import Circuits
 from router.work.loop import sweep, wake_overdue
 from router.work.seal import seal_due
@@ -23,6 +23,7 @@ TIMETABLE: tuple[tuple[str, float, Callable[[Node], object]], ...] = (
     ("commitments.overdue", 5.0, wake_overdue),
     ("commitments.report", 60.0, query.report_due),
     ("audit.seal", 30.0, seal_due),
+    ("heartbeat.step", 2.0, heartbeat.step),
     ("retention.run", 300.0, retain.run),
 )
 """Name, seconds between two runs, and what is run."""

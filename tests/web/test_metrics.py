@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import promql_parser as promql
@@ -11,7 +12,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import delete, insert, update
 
-from router.db import alerts, durations, jobs, revisions, studies
+from router.db import alerts, beats, durations, jobs, revisions, studies
 from router.db.engine import now, reading, writing
 from router.db.tables import job, result_set, study
 from router.domain.access import Scope
@@ -218,6 +219,8 @@ def lived(window: Window) -> tuple[Samples, str]:
     with writing(window.node.engine) as connection:
         alerts.raise_(connection, "pipeline.paused", "ct_lung", what="it died", remedy="none")
         connection.execute(update(study).where(study.c.study_instance_uid == "2.2").values(state="held"))
+        beats.begin(connection, "2.9", asked_by="test", folder=Path("/tmp"), deadline_s=60)
+        beats.end(connection, "2.9", stage=None, what=None, volume_ml=1.0)
         jobs.revive(connection, retried, who="test")
         connection.execute(update(job).where(job.c.study_instance_uid == "2.3").values(problem="GapInSeries"))
     return scrape(window)

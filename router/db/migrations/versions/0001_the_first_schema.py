@@ -164,6 +164,31 @@ def upgrade() -> None:
         batch_op.create_index("ix_login_failure_last_at", ["last_at"], unique=False)
 
     op.create_table(
+        "beat",
+        sa.Column("study_instance_uid", sa.Text(), nullable=False, comment="of the phantom"),
+        sa.Column("asked_by", sa.Text(), nullable=False, comment="timetable, or who"),
+        sa.Column("folder", sa.Text(), nullable=False, comment="where its results go"),
+        sa.Column(
+            "passcode_digest",
+            sa.Text(),
+            nullable=True,
+            comment="sha256; who has the passcode may send the phantom; NULL once it is over",
+        ),
+        sa.Column("began_at", sa.BigInteger(), nullable=False),
+        sa.Column("deadline_at", sa.BigInteger(), nullable=False),
+        sa.Column("sent_at", sa.BigInteger(), nullable=True, comment="when the listener had taken all of it"),
+        sa.Column("ended_at", sa.BigInteger(), nullable=True),
+        sa.Column(
+            "stage", sa.Text(), nullable=True, comment="what was broken; NULL where nothing was, or while it goes on"
+        ),
+        sa.Column("what", sa.Text(), nullable=True, comment="what was seen there"),
+        sa.Column("volume_ml", sa.Float(), nullable=True, comment="what came back"),
+        sa.PrimaryKeyConstraint("study_instance_uid", name=op.f("pk_beat")),
+    )
+    with op.batch_alter_table("beat", schema=None) as batch_op:
+        batch_op.create_index("ix_beat_began_at", ["began_at"], unique=False)
+
+    op.create_table(
         "breaker",
         sa.Column("pipeline", sa.Text(), nullable=False),
         sa.Column(
