@@ -21,7 +21,7 @@ from router.config import Settings, load
 from router.db.engine import connect
 from router.db.migrate import upgrade
 from router.db.node import node_id
-from router.db.place import refuse_network
+from router.db.place import refuse_foreign, refuse_network
 from router.node import Node
 from router.store import Store
 from router.wake import Bell
@@ -55,6 +55,7 @@ def open_node(settings: Settings) -> Node:
     """
     catalog.look_in(**settings.inference.shelf)
     refuse_network(settings.database.url)
+    refuse_foreign(settings.database.url)
     engine = connect(settings.database.url)
     upgrade(engine)
     return Node(

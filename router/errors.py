@@ -53,7 +53,8 @@
     ├── db.node
     │   └── NotInitialised: the database has no node yet
     ├── db.place
-    │   └── NetworkDisk: the database would lie on a network file system
+    │   ├── NetworkDisk: the database would lie on a network file system
+    │   └── NotOurAccount: the database belongs to another account of this machine, which did not give it to ours
     ├── db.results
     │   └── OtherBytes: an object was built anew under a UID that is taken, with other bytes
     ├── db.revisions

@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -57,12 +58,19 @@ def database(config: Path) -> "Engine":
     from router.config import load
     from router.db.engine import connect
     from router.db.node import node_id
+    from router.db.place import refuse_foreign
 
     settings = load(config)
+    refuse_foreign(settings.database.url)
     catalog.look_in(**settings.inference.shelf)
     engine = connect(settings.database.url)
     node_id(engine)
     return engine
+
+
+def closed_to_others() -> None:
+    """What this process writes from now on is for its account and its group alone: patients are in it."""
+    os.umask(os.umask(0o077) | 0o027)
 
 
 def who() -> str:

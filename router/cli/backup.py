@@ -11,7 +11,7 @@ from sqlalchemy import make_url
 
 from dicom_sr.problem import Problem
 from router.cli import app
-from router.cli._common import DEFAULT_CONFIG, Config, talk
+from router.cli._common import DEFAULT_CONFIG, Config, closed_to_others, talk
 
 PAGES = 2048
 """Copied at once; between two such portions others write."""
@@ -42,6 +42,7 @@ def backup(
         raise NoBackup(
             f"{target} is there already", remedy="Name a file that does not exist; backups are not overwritten"
         )
+    closed_to_others()
     part = target.with_name(f"{target.name}.part")
     try:
         with (

@@ -7,7 +7,7 @@ import typer
 
 from dicom_sr.problem import Problem
 from router.cli import app
-from router.cli._common import peer, talk
+from router.cli._common import closed_to_others, peer, talk
 from router.domain.access import Role
 
 TEMPLATE = """\
@@ -59,6 +59,7 @@ def init(
     config = folder / "isocenter.yaml"
     if config.exists():
         raise AlreadyThere(f"{config} exists already", remedy="Choose another folder, or edit that file")
+    closed_to_others()
     folder.mkdir(parents=True, exist_ok=True)
     config.write_text(TEMPLATE.format(ae_title=ae_title, timezone=timezone, port=port, quiet=quiet_period_s))
     try:

@@ -3,6 +3,7 @@
 Source:  sqlite.org, "Write-Ahead Logging" (all processes on one host) and "How To Corrupt An SQLite Database File", 2.1
 """
 
+import os
 from pathlib import Path
 
 from sqlalchemy import make_url
@@ -25,6 +26,32 @@ class NetworkDisk(Problem):
     """The database would lie on a network file system."""
 
     exit_code = 2
+
+
+class NotOurAccount(Problem):
+    """The database belongs to another account of this machine, which did not give it to ours."""
+
+    exit_code = 2
+
+
+def refuse_foreign(url: str) -> None:
+    """Refuse a SQLite database that this account may not read and write.
+
+    Raises:  NotOurAccount
+    """
+    address = make_url(url)
+    if address.get_backend_name() != "sqlite":
+        return
+    file = Path(address.database or "")
+    try:
+        foreign = file.exists() and not os.access(file, os.R_OK | os.W_OK)
+    except PermissionError:
+        foreign = True
+    if foreign:
+        raise NotOurAccount(
+            f"this account may not read and write the database {file}",
+            remedy="Give the command as the node's account, such as `sudo -u isocenter isocenter ...`",
+        )
 
 
 def refuse_network(url: str) -> None:

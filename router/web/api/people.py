@@ -80,6 +80,12 @@ def routes(node: Node) -> APIRouter:
         """Who is asking, and what they may."""
         return Me(name=person.name, role=person.role, scopes=sorted(person.scopes))
 
+    _users(router, node)
+    _tokens(router, node)
+    return router
+
+
+def _users(router: APIRouter, node: Node) -> None:
     @router.get("/users", responses=may_answer())
     def list_users() -> list[UserLine]:
         """All users by name."""
@@ -125,6 +131,8 @@ def routes(node: Node) -> APIRouter:
         with writing(node.engine) as connection:
             accounts.remove(connection, name, who=person.who)
 
+
+def _tokens(router: APIRouter, node: Node) -> None:
     @router.get("/tokens", responses=may_answer())
     def list_tokens() -> list[TokenLine]:
         """All tokens by name, never their secrets."""
@@ -157,5 +165,3 @@ def routes(node: Node) -> APIRouter:
         """Make a token worthless, at once."""
         with writing(node.engine) as connection:
             tokens.remove(connection, name, who=person.who)
-
-    return router

@@ -127,13 +127,17 @@ class Desk:
                 button("Back", dialog.close)
         dialog.open()
 
-    def follow(self, refresh: Callable[[], Awaitable[None]]) -> None:
-        """Call `refresh` whenever the database has changed."""
-        seen = self.house.live.version
+    @property
+    def version(self) -> int:
+        """Which state of the database is the newest now; take it before looking, so that no change is missed."""
+        return self.house.live.version
+
+    def follow(self, seen: int, refresh: Callable[[], Awaitable[None]]) -> None:
+        """Call `refresh` whenever the database has changed since it was `seen`."""
 
         async def look() -> None:
             nonlocal seen
-            version = self.house.live.version
+            version = self.version
             if version != seen:
                 seen = version
                 await refresh()
@@ -142,6 +146,7 @@ class Desk:
 
     async def living(self, look: Callable[[], T], lay_out: Callable[[T], Any]) -> None:
         """A part of the page that is laid out anew when what it shows has changed."""
+        version = self.version
         seen = await asyncio.to_thread(look)
 
         @ui.refreshable
@@ -156,7 +161,7 @@ class Desk:
                 shown.refresh()
 
         shown()
-        self.follow(refresh)
+        self.follow(version, refresh)
 
     @contextmanager
     def page(self, title: str, path: str) -> Iterator[None]:

@@ -91,10 +91,11 @@ def add_to(house: House) -> None:
                     seen = found
                     shown.refresh()
 
+            version = desk.version
             seen = await asyncio.to_thread(look, desk)
             with box("div", "live").props("aria-live=polite"):
                 shown()
-            desk.follow(refresh)
+            desk.follow(version, refresh)
 
 
 def lay_out(desk: Desk, seen: Picture, again: Callable[[], object]) -> None:

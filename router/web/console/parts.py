@@ -33,9 +33,11 @@ def box(tag: str = "div", classes: str = "") -> Element:
 
 
 def link(text: str, path: str, classes: str = "") -> Words:
-    """A link to a page of ours."""
+    """A link to a page of ours; one that is `cut` tells all of its text where the pointer rests."""
     made = Words("a", text, classes)
     made.props["href"] = path
+    if "cut" in classes:
+        made.props["title"] = text
     return made
 
 
@@ -64,8 +66,12 @@ def button(text: str, then: Callable[[], Any], *, kind: str = "", label: str = "
     return made
 
 
+CUT = 70
+"""Characters from which on a cell shows two lines of its text, and all of it where the pointer rests."""
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, about: str, empty: str) -> None:
-    """A table of texts; a cell that is callable lays itself out."""
+    """A table of texts, each row a card where the screen is narrow; a cell that is callable lays itself out."""
     if not rows:
         Words("p", empty, "soft")
         return
@@ -80,12 +86,25 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, about: str, 
             with box("tbody"):
                 for row in rows:
                     with box("tr"):
-                        for cell in row:
-                            if callable(cell):
-                                with box("td"):
-                                    cell()
-                            else:
-                                Words("td", "" if cell is None else str(cell))
+                        for column, cell in zip(columns, row, strict=True):
+                            _cell(column, cell)
+
+
+def _cell(column: str, cell: Any) -> None:
+    text = "" if cell is None or callable(cell) else str(cell)
+    plain = not callable(cell) and len(text) < CUT
+    made = Words("td", text) if plain else box("td")
+    made.props["data-label"] = column
+    if not plain:
+        with made:
+            cell() if callable(cell) else cut(text)
+
+
+def cut(text: str) -> Words:
+    """A text that may be long: two lines of it are seen, and all of it where the pointer rests."""
+    made = Words("span", text, "cut")
+    made.props["title"] = text
+    return made
 
 
 def field(label: str, tag: str = "input", *, value: str = "", **props: str) -> Element:

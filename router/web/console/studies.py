@@ -6,12 +6,12 @@ from typing import Any
 from fastapi import Request
 from nicegui import ui
 
-from router.db import audit, studies
+from router.db import audit, jobs, studies
 from router.db.decisions import Decision
 from router.db.engine import now, reading, writing
 from router.domain.access import Scope
 from router.domain.facts import restore
-from router.domain.job import Lane, Outcome
+from router.domain.job import Lane, Outcome, State
 from router.domain.study import Series, Study, StudyState
 from router.web.console.desk import Desk, House
 from router.web.console.jobs import commands
@@ -69,10 +69,30 @@ def add_to(house: House) -> None:
                 Words("p", "There is no such study here.", "need")
                 return
             await desk.living(look, lambda found: in_full(desk, found))
-            first = await asyncio.to_thread(look)
-            shows = [job.id for job in first.jobs if job.outcome is Outcome.RESULT and job.lane is Lane.INFER]
-            if shows:
-                await viewer(desk, max(shows))
+            await pictures(desk, uid)
+
+
+async def pictures(desk: Desk, uid: str) -> None:
+    """The pictures of the newest result, as soon as there is one; a newer one takes their place."""
+    frame, shown = box("div", "live"), 0
+
+    def newest() -> int:
+        with reading(desk.node.engine) as connection:
+            found = jobs.list_(connection, study_instance_uid=uid, lane=Lane.INFER, state=State.DONE)
+        return max((job.id for job in found if job.outcome is Outcome.RESULT), default=0)
+
+    async def look() -> None:
+        nonlocal shown
+        found = await asyncio.to_thread(newest)
+        if found != shown:
+            shown = found
+            frame.clear()
+            with frame:
+                await viewer(desk, found)
+
+    version = desk.version
+    await look()
+    desk.follow(version, look)
 
 
 def listed(desk: Desk, found: list[Study], total: int, start: int, search: str, state: str) -> None:
@@ -84,7 +104,7 @@ def listed(desk: Desk, found: list[Study], total: int, start: int, search: str, 
             [
                 (
                     lambda one=one: link(
-                        one.study_description or one.study_instance_uid, f"/studies/{one.study_instance_uid}"
+                        one.study_description or one.study_instance_uid, f"/studies/{one.study_instance_uid}", "cut"
                     ),
                     lambda one=one: chip(str(one.state)),
                     one.patient.patient_id,
