@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, func, or_, select
 
 from router.db.tables import association, decision, job, study
-from router.domain.job import Lane, State
+from router.domain.job import Lane, Outcome, State
 from router.domain.study import StudyState
 
 GOING_ON = (State.QUEUED, State.RUNNING, State.WAITING, State.HELD)
@@ -93,6 +93,46 @@ def hits(connection: Connection, since: int) -> dict[str, int]:
         .group_by(decision.c.rule)
     )
     return {rule: int(count) for rule, count in counted}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What a rule came to in shadow. `ended` are outcomes (or states) of its runs, `refusals` reasons with counts."""
+
+    studies: int
+    fired: int
+    ended: dict[str, int]
+    refusals: dict[str, int]
+    sends_to: tuple[str, ...]
+
+
+def in_shadow(connection: Connection, rule: str, since: int) -> Trial:
+    """What this rule has done in shadow since then; a run that decisions share is counted once."""
+    wanted = (decision.c.rule == rule, decision.c.mode == "shadow", decision.c.fires, decision.c.decided_at >= since)
+    fired, studies = connection.execute(
+        select(func.count(), func.count(decision.c.study_instance_uid.distinct())).where(*wanted)
+    ).one()
+    runs = select(decision.c.job_id).where(*wanted, decision.c.job_id.is_not(None)).distinct()
+    counted = connection.execute(
+        select(job.c.state, job.c.outcome, job.c.reason, func.count())
+        .where(job.c.id.in_(runs))
+        .group_by(job.c.state, job.c.outcome, job.c.reason)
+    )
+    ended: dict[str, int] = {}
+    refusals: dict[str, int] = {}
+    for state, outcome, reason, count in counted:
+        name = str(outcome or state)
+        ended[name] = ended.get(name, 0) + count
+        if reason and name in (Outcome.REFUSED, State.FAILED):
+            refusals[reason] = refusals.get(reason, 0) + count
+    last = select(decision.c.destinations).where(*wanted).order_by(decision.c.id.desc()).limit(1)
+    return Trial(
+        studies=int(studies),
+        fired=int(fired),
+        ended=ended,
+        refusals=dict(sorted(refusals.items(), key=lambda one: -one[1])[:5]),
+        sends_to=tuple(connection.execute(last).scalar_one_or_none() or ()),
+    )
 
 
 def runs(connection: Connection) -> dict[str, dict[str, int]]:

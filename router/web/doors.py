@@ -77,6 +77,7 @@ DOORS: tuple[Door, ...] = (
                 "rules",
                 "rules/history",
                 "rules/diff",
+                "rules/shadow",
                 "sources",
                 "sources/history",
                 "sources/diff",
@@ -113,7 +114,10 @@ DOORS: tuple[Door, ...] = (
     *_doors(
         Scope.READ,
         WRITING,
-        *(f"{API}/{path}" for path in ("rules/lint", "rules/test", "sources/lint", "destinations/lint")),
+        *(
+            f"{API}/{path}"
+            for path in ("rules/lint", "rules/test", "rules/backtest", "sources/lint", "destinations/lint")
+        ),
     ),
     *_doors(
         Scope.OPERATE,

@@ -106,6 +106,10 @@ class Browser:
         shot = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
         (SCREENS / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
 
+    def overflowing(self) -> list[str]:
+        """What is wider than the screen: the page itself, or, where rows are cards, a table in its frame."""
+        return list(self.driver.execute_script(WIDE))
+
     def pixels(self, selector: str) -> "np.ndarray[Any, np.dtype[np.uint8]]":
         """What an image shows, in its own pixels: (height, width, red green blue)."""
         element = self.find(selector)
@@ -118,6 +122,12 @@ class Browser:
         return [str(one["message"]) for one in self.driver.get_log("browser") if one["level"] == "SEVERE"]
 
 
+WIDE = """
+const wide = document.documentElement.scrollWidth - innerWidth;
+const frames = innerWidth > 600 ? [] : [...document.querySelectorAll(".scroll")];
+return [...(wide > 0 ? [`the page is ${wide} px too wide`] : []),
+  ...frames.filter(one => one.scrollWidth > one.clientWidth + 1).map(one => `${one.ariaLabel} is too wide`)];
+"""
 LOADED = "return arguments[0].complete && arguments[0].naturalWidth > 0"
 DRAWN = """
 const image = arguments[0], canvas = document.createElement('canvas');

@@ -3,18 +3,20 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from axe_core_python.selenium import Axe
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.select import Select
 from sqlalchemy import insert, select, update
 
 from router.db import audit, jobs, revisions, tables
 from router.db.engine import now, reading, writing
 from router.db.revisions import Kind
-from router.domain.job import Lane, State
+from router.domain.job import Lane, Outcome, State
 from router.node import Node
 from tests.conftest import until
 from tests.objects.conftest import ct_series
@@ -99,11 +101,14 @@ def test_a_rule_is_tried_changed_and_rolled_back(node: Node, browser: Browser, t
     editor.send_keys(Keys.CONTROL + Keys.END)
     editor.send_keys("\n- nme: wrong")
     browser.shows("did you mean name?")
+    until(lambda: "nme" in browser.find(".cm-line.fault-line").text, what="the line of the fault, marked")
+    assert "did you mean name?" in browser.find(".cm-line .fault").text
     browser.screen("rules-a-fault-is-named")
     editor.send_keys(Keys.BACKSPACE * len("- nme: wrong"))
     editor.send_keys("  mode: shadow")
     browser.shows("No fault.")
     browser.press("Put rules in force")
+    browser.shows("of them would be routed differently by these rules than by those in force")
     browser.because("Put rules in force")
 
     def revision() -> revisions.Revision:
@@ -121,6 +126,102 @@ def test_a_rule_is_tried_changed_and_rolled_back(node: Node, browser: Browser, t
     until(lambda: revision().number == 3, what="revision 3")
     assert "mode" not in revision().body[0]
     assert "a test wants it" in revision().note
+
+
+def fill(browser: Browser, label: str, text: str) -> None:
+    """Type into the field of this label."""
+    path = f'//label[span[.="{label}"]]//input'
+    found = until(lambda: browser.driver.find_elements(By.XPATH, path), what=label)[0]
+    until(found.is_displayed, what=label)
+    found.send_keys(text)
+
+
+def choose(browser: Browser, label: str, option: str) -> None:
+    """Choose this among the words of this label."""
+    path = f'//label[span[.="{label}"]]//select'
+    Select(until(lambda: browser.driver.find_elements(By.XPATH, path), what=label)[0]).select_by_value(option)
+
+
+def test_a_rule_is_written_with_the_form_and_switched_on_with_the_comparison(node: Node, browser: Browser) -> None:
+    browser.log_in("admin")
+    browser.open("/rules")
+    browser.driver.find_element(By.XPATH, '//summary[.="Write a rule with a form"]').click()
+    browser.press("Add a condition")
+    fill(browser, "Name", "from the form")
+    fill(browser, "Keyword 1", "SliceThickness")
+    choose(browser, "Comparison 1", "at_most")
+    fill(browser, "Value 1", "2.5")
+    for name in ("ct_bone", "pacs"):
+        browser.driver.find_element(By.XPATH, f'//label[span[.="{name}"]]/input').click()
+    browser.screen("rules-the-form")
+    browser.press("Write it into the text")
+    browser.shows("It stands in the text above.")
+    browser.shows("No fault.")
+    browser.press("Put rules in force")
+    browser.because("Put rules in force")
+
+    def rule() -> dict[str, Any]:
+        with reading(node.engine) as connection:
+            body = revisions.current(connection, Kind.RULES).body
+        return next((dict(one) for one in body if one["name"] == "from the form"), {})
+
+    until(rule, what="the rule")
+    assert rule() == {
+        "name": "from the form", "scope": "series", "when": {"all": [{"SliceThickness": {"at_most": 2.5}}]},
+        "pipelines": ["ct_bone"], "destinations": ["pacs"], "priority": "routine", "mode": "shadow",
+    }  # fmt: skip
+    in_shadow(node, "from the form")
+    browser.press("Switch from the form on")
+    browser.shows("In shadow in the last 30 days: fired 2 times on 2 studies.")
+    browser.shows("Its runs: 1 refused, 1 result.")
+    browser.shows("Switched on it would have sent 1 results to pacs.")
+    browser.shows("1 times: contrast agent was given")
+    browser.screen("rules-shadow-to-on")
+    browser.because("Switch from the form on")
+    until(lambda: rule()["mode"] == "on", what="the rule, on")
+
+
+def in_shadow(node: Node, rule: str) -> None:
+    """Two runs of this rule in shadow: one with a result, one that the pipeline refused."""
+    for study, outcome, reason in (
+        ("1.2.50", Outcome.RESULT, None),
+        ("1.2.51", Outcome.REFUSED, "contrast agent was given"),
+    ):
+        job_id = arrive(node, study)
+        with writing(node.engine) as connection:
+            connection.execute(update(tables.job).where(tables.job.c.id == job_id).values(priority=0))
+            held = jobs.claim(connection, Lane.INFER, "test", 60)
+            assert held is not None
+            assert held.id == job_id
+            jobs.finish(connection, held, outcome, reason=reason)
+            connection.execute(
+                update(tables.decision).where(tables.decision.c.job_id == job_id).values(rule=rule, mode="shadow")
+            )
+
+
+def test_long_texts_are_cut_and_a_narrow_screen_shows_cards(node: Node, browser: Browser) -> None:
+    long = "Thorax nativ und nach Kontrastmittel in drei Phasen, Verlaufskontrolle nach Chemotherapie, " * 4
+    arrive(node, "1.2.70", description=long)
+    with writing(node.engine) as connection:
+        connection.execute(
+            update(tables.study)
+            .where(tables.study.c.study_instance_uid == "1.2.70")
+            .values(state="held", held_reason=long, decide_at=None, patient_id="P" * 64)
+        )
+    browser.log_in("viewer")
+    browser.open("/studies?search=1.2.70")
+    shown = until(lambda: browser.driver.find_elements(By.CSS_SELECTOR, "table .cut"), what="cut texts")
+    for one in shown[0], shown[-1]:
+        assert one.get_attribute("title").strip() == long.strip()
+        assert one.size["height"] < 60, "two lines"
+    browser.screen("studies-long-texts")
+    browser.size(360)
+    assert not browser.overflowing()
+    cells = browser.driver.find_elements(By.CSS_SELECTOR, "table.list tbody td")
+    assert all(one.rect["x"] >= 0 and one.rect["x"] + one.rect["width"] <= 360 for one in cells)
+    labels = "return getComputedStyle(arguments[0], '::before').content"
+    assert browser.driver.execute_script(labels, cells[1]) == '"State"'
+    browser.screen("studies-long-texts-360")
 
 
 def test_a_viewer_is_refused(node: Node, browser: Browser) -> None:
@@ -265,8 +366,6 @@ def test_no_serious_fault_of_accessibility(node: Node, browser: Browser, path: s
             for one in faults
             if one["impact"] in ("serious", "critical")
         ]
-        overflow = browser.driver.execute_script("return document.documentElement.scrollWidth - innerWidth")
-        if overflow > 0:
-            found.append(f"{width}: the page is {overflow} px too wide")
+        found += [f"{width}: {one}" for one in browser.overflowing()]
         browser.screen(f"{name}-{scheme}-{width}")
     assert not found, "\n".join(found)

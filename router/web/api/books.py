@@ -8,11 +8,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, File, Query, UploadFile
 from pydantic import BaseModel, Field
 
+from router import backtest, revise, rulebook, trial, views
 from router import destinations as ways_out
-from router import revise, rulebook, trial, views
 from router.config import ae_title
-from router.db import callers, revisions
-from router.db.engine import reading, writing
+from router.db import callers, overview, revisions
+from router.db.engine import now, reading, writing
 from router.db.revisions import Kind
 from router.destinations import Context, Rejected, Unreachable
 from router.domain.rules import Mode
@@ -89,6 +89,22 @@ class CallerLine(BaseModel):
     attempts: int
     last_seen: str
     reason: str
+
+
+class Past(Text):
+    """Rules to try on past studies."""
+
+    days: float = Field(30, gt=0, le=3650, description="Studies that became complete within so many days")
+
+
+class ShadowPage(BaseModel):
+    """What a rule has come to in shadow; it is on these grounds that it is switched on."""
+
+    studies: int
+    fired: int
+    ended: dict[str, int]
+    refusals: dict[str, int]
+    sends_to: list[str]
 
 
 class Difference(BaseModel):
@@ -215,6 +231,37 @@ def _rules(router: APIRouter, node: Node) -> None:
                 kept = revisions.find(connection, Kind.RULES, revision)
         assert kept is not None
         return tried([one.file.read(LARGEST_FILE) for one in files], kept.body)
+
+    @router.post("/rules/backtest", tags=["rules"], responses=may_answer(404))
+    def past(document: Past) -> dict[str, Any]:
+        """Which past studies these rules would have routed otherwise than those in force. Changes nothing."""
+        return time_machine(node, document.text, document.days).as_json()
+
+    @router.get("/rules/shadow", tags=["rules"], responses=may_answer())
+    def shadow(
+        name: Annotated[str, Query(min_length=1, max_length=80, pattern=NoControl)],
+        days: Annotated[float, Query(gt=0, le=3650)] = 30,
+    ) -> ShadowPage:
+        """What a rule has come to in shadow in the last days."""
+        with reading(node.engine) as connection:
+            found = overview.in_shadow(connection, name, now() - round(days * backtest.DAY))
+        return ShadowPage(
+            studies=found.studies, fired=found.fired, ended=found.ended, refusals=found.refusals,
+            sends_to=list(found.sends_to),
+        )  # fmt: skip
+
+
+def time_machine(node: Node, text: str, days: float) -> backtest.Backtest:
+    """What these rules would have done otherwise than those in force with the studies of the last days.
+
+    Raises:  WrongRulebook, WrongKind
+    """
+    with reading(node.engine) as connection:
+        kind, body = rulebook.parse(text, "rules.yaml", known=revise.known(connection))
+        if kind is not Kind.RULES:
+            raise revise.WrongKind(f"this document holds {kind}, not rules", remedy="Begin it with rules:")
+        old = revisions.current(connection, Kind.RULES)
+        return backtest.run(connection, rulebook.rules(body), rulebook.rules(old.body), days=days)
 
 
 def tried(contents: list[bytes], body: rulebook.Body) -> dict[str, Any]:

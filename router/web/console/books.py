@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from fastapi import Request
@@ -15,9 +16,10 @@ from router.db.engine import now, reading, writing
 from router.db.revisions import Kind, Revision
 from router.domain.access import SECOND, Scope
 from router.domain.rules import Mode
-from router.web.api.books import LARGEST_FILE, FaultLine, echo, faults_of, tried
+from router.web.api.books import LARGEST_FILE, FaultLine, echo, faults_of, time_machine, tried
 from router.web.console.desk import Desk, House
 from router.web.console.parts import Words, box, button, card, chip, table
+from router.web.console.ruleform import DAYS, form, grounds, marks, shadowed, told
 from router.web.console.studies import verdict
 
 MONTH = 30 * 86_400 * SECOND
@@ -85,12 +87,15 @@ def _modes(desk: Desk, rule: dict[str, Any]) -> None:
                 button(f"Switch {mode}", lambda mode=mode: _promote(desk, name, mode), label=f"Switch {name} {mode}")  # type: ignore[misc]
 
 
-def _promote(desk: Desk, name: str, mode: Mode) -> None:
+async def _promote(desk: Desk, name: str, mode: Mode) -> None:
+    found = await shadowed(desk, name) if mode is Mode.ON else None
+
     def do(who: str, reason: str) -> None:
         with writing(desk.node.engine) as connection:
             revise.promote(connection, name, author=who, mode=mode, why=reason)
 
-    desk.ask(f"Switch {name} {mode}", Scope.CONFIGURE, do, then=lambda: None)
+    shows = (lambda: grounds(found)) if found is not None else None
+    desk.ask(f"Switch {name} {mode}", Scope.CONFIGURE, do, then=lambda: None, shows=shows)
 
 
 def destinations_in_force(desk: Desk, current: Revision | None, _: list[Revision], __: dict[str, int]) -> None:
@@ -192,6 +197,7 @@ async def shelf(desk: Desk, kind: Kind, *, trial: bool) -> None:
             found = await asyncio.to_thread(faults_of, desk.node, kind, said)
             if said == editor.value:
                 faults.clear()
+                editor.decorations = marks(found, said)
                 with faults:
                     _faults(found, said)
 
@@ -199,6 +205,7 @@ async def shelf(desk: Desk, kind: Kind, *, trial: bool) -> None:
         if desk.person.may(Scope.CONFIGURE):
             _save(desk, kind, lambda: editor.value)
         if trial:
+            form(desk, editor)
             _trial(desk, lambda: editor.value)
     await desk.living(lambda: in_force(desk, kind), lambda found: history(desk, kind, found[1], editor))
 
@@ -220,8 +227,20 @@ def _save(desk: Desk, kind: Kind, text: Callable[[], str]) -> None:
             revise.import_(connection, text(), "this text", author=who, note=reason, kind=kind)
 
     title = f"Put {kind} in force"
+
+    async def ask() -> None:
+        shows = None
+        if kind is Kind.RULES:
+            try:
+                past = await asyncio.to_thread(time_machine, desk.node, text(), DAYS)
+            except Problem as problem:
+                ui.notify(f"{problem.what}. {problem.remedy}", type="negative", multi_line=True, timeout=10_000)
+                return
+            shows = partial(told, past, desk.clock)
+        desk.ask(title, Scope.CONFIGURE, do, then=lambda: None, shows=shows)
+
     with box("div", "row").style("margin-top:.6rem"):
-        button(title, lambda: desk.ask(title, Scope.CONFIGURE, do, then=lambda: None), kind="main")
+        button(title, ask, kind="main")
 
 
 def _trial(desk: Desk, text: Callable[[], str]) -> None:

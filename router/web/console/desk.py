@@ -103,11 +103,24 @@ class Desk:
             ui.notify(said, type="positive")
         return done
 
-    def ask(self, title: str, needs: Scope, do: Callable[[str, str], Any], *, then: Callable[[], Any]) -> None:
-        """Ask for a reason, then do it."""
-        with ui.dialog() as dialog, box("form", "card") as form:
+    def ask(
+        self,
+        title: str,
+        needs: Scope,
+        do: Callable[[str, str], Any],
+        *,
+        then: Callable[[], Any],
+        shows: Callable[[], Any] | None = None,
+    ) -> None:
+        """Ask for a reason, then do it; `shows` lays out what a person should know before.
+
+        The question belongs to the page: what it was asked in may be laid out anew while a person types.
+        """
+        with ui.context.client.content, ui.dialog() as dialog, box("form", "card") as form:
             dialog.props["aria-label"] = title
             Words("h2", title)
+            if shows is not None:
+                shows()
             why = field(
                 "Why? It stands in the audit; never a patient's name.", value="", name="reason", maxlength="500"
             )
