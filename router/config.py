@@ -244,6 +244,9 @@ class Web(Section):
     session_hours: float = Field(12, gt=0, description="A browser has to log in again after so long")
     idle_minutes: float = Field(60, gt=0, description="A browser has to log in again after so long without use")
     open_metrics: bool = Field(False, description="/metrics for anybody; else for a user, or a token of scope metrics")
+    largest_instance_mb: float = Field(
+        4000, gt=0, description="STOW-RS takes no instance that is larger, in 10^6 bytes"
+    )
     viewer_url: str | None = Field(
         None, description="Link into the site's viewer; {StudyInstanceUID} stands for the study's"
     )

@@ -114,7 +114,10 @@
     ├── web.dicomweb.asked
     │   ├── NotHeldHere: the node holds nothing under this name, or its file is gone
     │   ├── NotAcceptable: nothing that the request takes can be made of what it asks for
-    │   └── WrongQuery: a parameter of a search, or of a picture, says nothing that can be understood
+    │   ├── WrongQuery: a parameter of a search, or of a picture, says nothing that can be understood
+    │   ├── NotMultipart: a body to be stored is not what STOW-RS sends
+    │   ├── TooManyAtOnce: so many requests store at this moment that another one has to wait
+    │   └── Broken: a body that is no multipart message of the boundary that its header names
     ├── web.dicomweb.model
     │   └── UnreadableObject: a file of the store is not the DICOM object that the index says
     ├── web.pictures

@@ -159,6 +159,30 @@ class Store:
         os.replace(self.path(relative), target)
         return target
 
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        """Put something in while nobody looks through the whole store: for a process that is not the listener.
+
+        Raises:  BlockingIOError, when somebody does at this moment
+        """
+        with self._locked(fcntl.LOCK_SH | fcntl.LOCK_NB):
+            yield
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Look through the whole store while nobody puts anything in; waits for those who do."""
+        with self._locked(fcntl.LOCK_EX):
+            yield
+
+    @contextlib.contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        folder = os.open(self.incoming, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(folder, how)
+            yield
+        finally:
+            os.close(folder)
+
     def sweep(self) -> int:
         """Remove `.part` files whose writer is gone; how many."""
         removed = 0

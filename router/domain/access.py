@@ -18,6 +18,7 @@ class Scope(StrEnum):
     CONFIGURE = "configure"
     ADMINISTER = "administer"
     METRICS = "metrics"
+    STORE = "store"
 
 
 class Role(StrEnum):

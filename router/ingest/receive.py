@@ -120,7 +120,7 @@ class Receiver:
     def _finish(self, part: Part, command: Command, header: Header | None) -> Answer:
         with out_of_resources():
             size = os.fstat(part.fd).st_size
-            header = header or _read(part, command.transfer_syntax_uid, size)
+            header = header or read_header(part, command.transfer_syntax_uid)
             check(header, command, size)
             arrival = arrived(header, command, path=part.keep(header.text("StudyInstanceUID")), size=size)
         try:
@@ -198,7 +198,13 @@ def out_of_resources() -> Iterator[None]:
         raise Refused(StoreStatus.OUT_OF_RESOURCES, what, remedy="Look at the store's disk and the database") from error
 
 
-def _read(part: Part, transfer_syntax_uid: str, size: int) -> Header:
+def read_header(part: Part, transfer_syntax_uid: str) -> Header:
+    """The header of a part that is complete.
+
+    Raises:  Refused
+    """
+    with out_of_resources():
+        size = os.fstat(part.fd).st_size
     try:
         with mmap(part.fd, size, access=ACCESS_READ) as data:
             return headers.read(data, transfer_syntax_uid, start=part10.dataset_offset(data))

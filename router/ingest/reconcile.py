@@ -37,10 +37,15 @@ class Reconciled:
 
 
 def reconcile(receiver: Receiver) -> Reconciled:
-    """Scan the whole store; call it before anything is received.
+    """Scan the whole store; call it before anything is received. Whoever else receives waits, or refuses, meanwhile.
 
     Raises:  OSError, SQLAlchemyError
     """
+    with receiver.store.alone():
+        return _reconcile(receiver)
+
+
+def _reconcile(receiver: Receiver) -> Reconciled:
     store, engine = receiver.store, receiver.engine
     litter = store.sweep()
     files = adopted = lost = quarantined = 0

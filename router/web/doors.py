@@ -111,6 +111,7 @@ DOORS: tuple[Door, ...] = (
             )
         ),
     ),
+    *_doors(Scope.STORE, WRITING, f"{DICOMWEB}/studies", f"{DICOMWEB}/studies/{{study}}"),
     *_doors(
         Scope.READ,
         WRITING,

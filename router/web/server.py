@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 
 from dicom_sr.problem import Problem
@@ -20,6 +21,7 @@ from router.node import Node
 from router.tls import server_context
 from router.web import api, health, login
 from router.web.dicomweb.routes import routes as dicomweb
+from router.web.dicomweb.store import Inlet
 from router.web.doors import DICOMWEB
 from router.web.guard import Guard, Nonces
 from router.web.live import Live
@@ -40,11 +42,12 @@ class PortTaken(Problem):
 
 def build(node: Node, *, console: bool) -> FastAPI:
     """The application; the console is one a process."""
-    live = Live(node.engine)
+    live, inlet = Live(node.engine), Inlet(node)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         with unvalidated():
+            await run_in_threadpool(inlet.begin)
             async with live.following():
                 yield
 
@@ -53,7 +56,7 @@ def build(node: Node, *, console: bool) -> FastAPI:
     app.include_router(health.routes(node))
     app.include_router(login.routes(node, tls=tls))
     api.add_to(app, node, live)
-    app.include_router(dicomweb(node), prefix=DICOMWEB)
+    app.include_router(dicomweb(node, inlet), prefix=DICOMWEB)
     if console:
         from router.web import console as pages  # takes a second, which only a window should
 

@@ -19,7 +19,7 @@ from router.errors import WrongFile
 from router.passwords import WeakPassword
 from router.revise import NotInTheBook, WrongKind
 from router.trial import NothingToTest
-from router.web.dicomweb.asked import NotAcceptable, NotHeldHere, WrongQuery
+from router.web.dicomweb.asked import Broken, NotAcceptable, NotHeldHere, NotMultipart, TooManyAtOnce, WrongQuery
 from router.web.guard import PERSON
 
 
@@ -51,6 +51,9 @@ STATUS: Mapping[type[Problem], int] = {
     NotHeldHere: 404,
     NotAcceptable: 406,
     WrongQuery: 400,
+    Broken: 400,
+    NotMultipart: 415,
+    TooManyAtOnce: 503,
 }
 """What HTTP calls our problems; any other is a conflict with how things stand (409)."""
 

@@ -31,6 +31,20 @@ class WrongQuery(Problem):
     """A parameter of a search, or of a picture, says nothing that can be understood."""
 
 
+class NotMultipart(Problem):
+    """A body to be stored is not what STOW-RS sends."""
+
+
+class TooManyAtOnce(Problem):
+    """So many requests store at this moment that another one has to wait."""
+
+    retryable = True
+
+
+class Broken(Problem):
+    """A body that is no multipart message of the boundary that its header names."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Media:
     """One media range: a type in lower case and its parameters."""
