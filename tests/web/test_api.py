@@ -11,12 +11,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.failures import FailureGroup
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
+from sqlalchemy import update
 
 from router import rulebook
-from router.db import jobs, revisions, studies
+from router.db import jobs, revisions, studies, tables
 from router.db.engine import now, writing
 from router.db.revisions import Kind
 from router.domain.access import Scope
+from router.domain.job import Lane, Outcome
 from router.node import Node
 from router.web import doors
 from tests.conftest import until
@@ -106,6 +108,35 @@ def test_rules_are_linted_imported_compared_and_rolled_back(window: Window) -> N
     shadow = {"name": "chest ct lungs", "mode": "shadow", **BECAUSE}
     assert admin.post(f"{path}/promote", json=shadow).json()["entries"][0]["mode"] == "shadow"
     assert [one["number"] for one in admin.get(f"{path}/history").json()] == [4, 3, 2, 1]
+
+
+def test_past_studies_are_asked_before_rules_are_saved(window: Window) -> None:
+    admin = window.log_in("admin")
+    path = f"{doors.API}/rules"
+    text = admin.get(path).json()["text"]
+    asked = admin.post(f"{path}/backtest", json={"text": text, "days": 7}).json()
+    assert (asked["studies"], asked["different"]) == (0, 0)
+    wrong = admin.post(f"{path}/backtest", json={"text": text.replace("Modality", "Modalty")})
+    assert wrong.status_code == 422
+    assert admin.get(path).json()["number"] == 1, "nothing is changed by asking"
+
+
+def test_what_a_rule_did_in_shadow_is_told_before_it_is_switched_on(window: Window) -> None:
+    path = f"{doors.API}/rules/shadow"
+    viewer = window.log_in("viewer")
+    nothing = {"studies": 0, "fired": 0, "ended": {}, "refusals": {}, "sends_to": []}
+    arrive(window.node)
+    assert viewer.get(path, params={"name": "chest ct lungs"}).json() == nothing, "it is on"
+    with writing(window.node.engine) as connection:
+        connection.execute(update(tables.decision).values(mode="shadow"))
+        held = jobs.claim(connection, Lane.INFER, "test", 60)
+        assert held is not None
+        jobs.finish(connection, held, Outcome.REFUSED, reason="contrast agent was given")
+    assert viewer.get(path, params={"name": "chest ct lungs"}).json() == {
+        "studies": 1, "fired": 1, "ended": {"refused": 1}, "refusals": {"contrast agent was given": 1},
+        "sends_to": ["pacs"],
+    }  # fmt: skip
+    assert viewer.get(path, params={"name": "another"}).json() == nothing
 
 
 def test_each_change_is_told_within_a_second(window: Window) -> None:

@@ -68,6 +68,8 @@ def test_a_failed_delivery_is_shown_first_and_retried(node: Node, browser: Brows
     browser.shows("pacs answered A900")
     browser.screen("now-a-delivery-failed")
     browser.press(f"Retry job {job_id}")
+    arrive(node, "1.2.33", description="Came while a person was typing")
+    browser.shows("Came while a person was typing")
     browser.because(f"Retry job {job_id}")
 
     def state() -> State:
