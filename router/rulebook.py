@@ -321,6 +321,16 @@ def parse(text: str, name: str, *, known: Known | None = None) -> tuple[Kind, Bo
     return accept(document.parse(text, name, wrong=WrongRulebook), known or Known())
 
 
+def entries(kind: Kind, text: str) -> list[dict[str, Any]]:
+    """The entries of a document that is still being written: whatever in it is YAML, right or wrong.
+
+    Raises:  WrongRulebook, when it is no YAML
+    """
+    value = document.parse(text, "the text", wrong=WrongRulebook).value
+    found = value.get(str(kind)) if isinstance(value, dict) else None
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
 def accept(page: Document, known: Known) -> tuple[Kind, Body]:
     """The document's kind and body when nothing is wrong with it.
 

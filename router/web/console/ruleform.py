@@ -8,7 +8,7 @@ import yaml
 from nicegui import ui
 
 from pipelines import catalog
-from router import backtest, document, rulebook
+from router import backtest, rulebook
 from router.db import overview, revisions
 from router.db.engine import now, reading
 from router.db.overview import Trial
@@ -37,16 +37,6 @@ def marks(faults: list[FaultLine], text: str) -> list[dict[str, Any]]:
     return shown
 
 
-def entries(text: str) -> list[dict[str, Any]]:
-    """The rules in this text, as far as it is YAML.
-
-    Raises:  WrongRulebook
-    """
-    value = document.parse(text, "the editor", wrong=WrongRulebook).value
-    found = value.get("rules") if isinstance(value, dict) else None
-    return [one for one in found or () if isinstance(one, dict)]
-
-
 def form(desk: Desk, editor: Any) -> None:
     """A form that writes one rule into the editor's text."""
     draft, before = Draft(), NEW
@@ -58,7 +48,7 @@ def form(desk: Desk, editor: Any) -> None:
     @ui.refreshable
     def chooser() -> None:
         try:
-            names = [str(one.get("name", "")) for one in entries(editor.value)]
+            names = [str(one.get("name", "")) for one in rulebook.entries(Kind.RULES, editor.value)]
         except WrongRulebook:
             names = []
         choice("Rule", (NEW, *names), load, value=before if before in names else NEW)
@@ -66,7 +56,7 @@ def form(desk: Desk, editor: Any) -> None:
     def load(name: str) -> None:
         nonlocal draft, before
         before = name
-        found = next((one for one in entries(editor.value) if one.get("name") == name), None)
+        found = next((one for one in rulebook.entries(Kind.RULES, editor.value) if one.get("name") == name), None)
         draft = draft_of(found) if found else Draft()
         fields.refresh()
 
@@ -76,7 +66,7 @@ def form(desk: Desk, editor: Any) -> None:
             ui.notify("A rule needs a name.", type="warning")
             return
         try:
-            known = entries(editor.value)
+            known = rulebook.entries(Kind.RULES, editor.value)
         except WrongRulebook as problem:
             ui.notify(f"The text is not YAML yet: {problem.what}", type="negative", multi_line=True)
             return
