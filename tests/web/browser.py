@@ -86,7 +86,7 @@ class Browser:
         """All text that is shown."""
         return self.driver.find_element(By.TAG_NAME, "body").text
 
-    def shows(self, words: str, *, deadline_s: float = 20) -> None:
+    def shows(self, words: str, *, deadline_s: float = 60) -> None:
         """Wait until these words are on the screen."""
         until(lambda: words in self.text, deadline_s=deadline_s, what=f"{words!r} on the screen")
 

@@ -104,7 +104,8 @@ def test_a_rule_is_tried_changed_and_rolled_back(node: Node, browser: Browser, t
     editor.send_keys("\n- nme: wrong")
     browser.shows("did you mean name?")
     until(lambda: "nme" in browser.find(".cm-line.fault-line").text, what="the line of the fault, marked")
-    assert "did you mean name?" in browser.find(".cm-line .fault").text
+    said = [one.text for one in browser.driver.find_elements(By.CSS_SELECTOR, ".cm-line .fault")]
+    assert any("did you mean name?" in one for one in said), said
     browser.screen("rules-a-fault-is-named")
     editor.send_keys(Keys.BACKSPACE * len("- nme: wrong"))
     editor.send_keys("  mode: shadow")

@@ -33,7 +33,8 @@ def marks(faults: list[FaultLine], text: str) -> list[dict[str, Any]]:
         if 0 < one.line <= len(lines):
             end = sum(len(line) + 1 for line in lines[: one.line - 1]) + len(lines[one.line - 1])
             shown.append({"kind": "line", "line": one.line, "class": "fault-line"})
-            shown.append({"kind": "widget", "position": end, "text": f"  ◂ {one.message}", "class": "fault"})
+            said = f"{one.where}: {one.message}" if one.where else one.message
+            shown.append({"kind": "widget", "position": end, "text": f"  ◂ {said}", "class": "fault"})
     return shown
 
 
