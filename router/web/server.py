@@ -62,7 +62,7 @@ def build(node: Node, *, console: bool) -> FastAPI:
 
         pages.add_to(app, node, live)
     app.add_middleware(Nonces)
-    app.add_middleware(GZipMiddleware, minimum_size=1024, exclude_content_types=NOT_COMPRESSED)
+    app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5, exclude_content_types=NOT_COMPRESSED)
     app.add_middleware(Guard, register=Register(node.engine, node.settings.web), web=node.settings.web, tls=tls)
     return app
 
