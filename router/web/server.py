@@ -50,6 +50,7 @@ def build(node: Node, *, console: bool) -> FastAPI:
             await run_in_threadpool(inlet.begin)
             async with live.following():
                 yield
+            await run_in_threadpool(inlet.end)
 
     app = FastAPI(title="Isocenter", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     tls = node.settings.web.tls

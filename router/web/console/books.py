@@ -222,17 +222,18 @@ def _faults(found: list[FaultLine], text: str) -> None:
 
 
 def _save(desk: Desk, kind: Kind, text: Callable[[], str]) -> None:
-    def do(who: str, reason: str) -> None:
-        with writing(desk.node.engine) as connection:
-            revise.import_(connection, text(), "this text", author=who, note=reason, kind=kind)
-
     title = f"Put {kind} in force"
 
     async def ask() -> None:
-        shows = None
+        wanted, shows = text(), None
+
+        def do(who: str, reason: str) -> None:
+            with writing(desk.node.engine) as connection:
+                revise.import_(connection, wanted, "this text", author=who, note=reason, kind=kind)
+
         if kind is Kind.RULES:
             try:
-                past = await asyncio.to_thread(time_machine, desk.node, text(), DAYS)
+                past = await asyncio.to_thread(time_machine, desk.node, wanted, DAYS)
             except Problem as problem:
                 ui.notify(f"{problem.what}. {problem.remedy}", type="negative", multi_line=True, timeout=10_000)
                 return

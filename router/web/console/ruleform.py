@@ -26,16 +26,18 @@ DAYS = 30
 
 
 def marks(faults: list[FaultLine], text: str) -> list[dict[str, Any]]:
-    """What the editor shows at the lines of these faults: the line tinted, the message behind it."""
-    lines = text.splitlines()
-    shown: list[dict[str, Any]] = []
+    """What the editor shows at the lines of these faults: the line tinted, the messages behind it.
+
+    By line and not by place in the text: a person types on while we look, and a line that is gone is passed over.
+    """
+    said: dict[int, list[str]] = {}
     for one in faults:
-        if 0 < one.line <= len(lines):
-            end = sum(len(line) + 1 for line in lines[: one.line - 1]) + len(lines[one.line - 1])
-            shown.append({"kind": "line", "line": one.line, "class": "fault-line"})
-            said = f"{one.where}: {one.message}" if one.where else one.message
-            shown.append({"kind": "widget", "position": end, "text": f"  ◂ {said}", "class": "fault"})
-    return shown
+        if 0 < one.line <= len(text.splitlines()):
+            said.setdefault(one.line, []).append(f"{one.where}: {one.message}" if one.where else one.message)
+    return [
+        {"kind": "line", "line": line, "class": "fault-line", "attributes": {"data-fault": "; ".join(messages)}}
+        for line, messages in said.items()
+    ]
 
 
 def form(desk: Desk, editor: Any) -> None:

@@ -107,6 +107,10 @@ class Inlet:
         with writing(self.node.engine) as connection:
             associations.close_all_of(connection, self.name, now())
 
+    def end(self) -> None:
+        """Give back what is held; nothing comes in any more."""
+        self.receiver.new.close()
+
     @contextmanager
     def seat(self) -> Iterator[None]:
         """Room for one request.
