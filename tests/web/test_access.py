@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import pytest
 
 from router.domain.access import SCOPES, Role, Scope
 from router.web import doors
@@ -129,6 +130,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.long
 def test_another_account_gets_nothing_from_any_command(tmp_path: Path) -> None:
     folder = tmp_path / "node"
     folder.mkdir(mode=0o755)  # the folder itself is open

@@ -19,7 +19,7 @@ from router.domain.rules import Mode
 from router.web.api.books import LARGEST_FILE, FaultLine, echo, faults_of, time_machine, tried
 from router.web.console.desk import Desk, House
 from router.web.console.parts import Words, box, button, card, chip, table
-from router.web.console.ruleform import DAYS, form, grounds, marks, shadowed, told
+from router.web.console.ruleform import DAYS, form, grounds, shadowed, told
 from router.web.console.studies import verdict
 
 MONTH = 30 * 86_400 * SECOND
@@ -197,7 +197,6 @@ async def shelf(desk: Desk, kind: Kind, *, trial: bool) -> None:
             found = await asyncio.to_thread(faults_of, desk.node, kind, said)
             if said == editor.value:
                 faults.clear()
-                editor.decorations = marks(found, said)
                 with faults:
                     _faults(found, said)
 
@@ -216,7 +215,8 @@ def _faults(found: list[FaultLine], text: str) -> None:
     lines = text.splitlines()
     for one in found:
         with box("div", "need bad"):
-            Words("div", f"Line {one.line}, column {one.column}: {one.message}")
+            where = f", {one.where}" if one.where else ""
+            Words("div", f"Line {one.line}, column {one.column}{where}: {one.message}")
             if 0 < one.line <= len(lines):
                 Words("pre", lines[one.line - 1], "mono pre")
 

@@ -1,4 +1,4 @@
-"""What helps to write a rule: a form beside the text, faults at their lines, past studies asked before saving."""
+"""What helps to write a rule: a form beside the text, past studies asked before saving, what it did in shadow."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,28 +16,12 @@ from router.db.revisions import Kind
 from router.domain.condition import Operator
 from router.domain.rules import Mode
 from router.errors import WrongRulebook
-from router.web.api.books import FaultLine
 from router.web.console.desk import Desk
 from router.web.console.parts import Words, box, button, choice, field, tick
 from router.web.draft import Draft, Line, draft_of, put, rule_of
 
 NEW = "a new rule"
 DAYS = 30
-
-
-def marks(faults: list[FaultLine], text: str) -> list[dict[str, Any]]:
-    """What the editor shows at the lines of these faults: the line tinted, the messages behind it.
-
-    By line and not by place in the text: a person types on while we look, and a line that is gone is passed over.
-    """
-    said: dict[int, list[str]] = {}
-    for one in faults:
-        if 0 < one.line <= len(text.splitlines()):
-            said.setdefault(one.line, []).append(f"{one.where}: {one.message}" if one.where else one.message)
-    return [
-        {"kind": "line", "line": line, "class": "fault-line", "attributes": {"data-fault": "; ".join(messages)}}
-        for line, messages in said.items()
-    ]
 
 
 def form(desk: Desk, editor: Any) -> None:
