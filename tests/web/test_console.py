@@ -145,7 +145,8 @@ def choose(browser: Browser, label: str, option: str) -> None:
 def test_a_rule_is_written_with_the_form_and_switched_on_with_the_comparison(node: Node, browser: Browser) -> None:
     browser.log_in("admin")
     browser.open("/rules")
-    browser.driver.find_element(By.XPATH, '//summary[.="Write a rule with a form"]').click()
+    by = '//summary[.="Write a rule with a form"]'
+    until(lambda: browser.driver.find_elements(By.XPATH, by), what="the form")[0].click()
     browser.press("Add a condition")
     browser.find('input[placeholder="Modality"]')
     fill(browser, "Name", "from the form")
