@@ -88,6 +88,7 @@ def _modes(desk: Desk, rule: dict[str, Any]) -> None:
 
 
 async def _promote(desk: Desk, name: str, mode: Mode) -> None:
+    client = ui.context.client  # the button may be laid out anew while we look
     found = await shadowed(desk, name) if mode is Mode.ON else None
 
     def do(who: str, reason: str) -> None:
@@ -95,7 +96,8 @@ async def _promote(desk: Desk, name: str, mode: Mode) -> None:
             revise.promote(connection, name, author=who, mode=mode, why=reason)
 
     shows = (lambda: grounds(found)) if found is not None else None
-    desk.ask(f"Switch {name} {mode}", Scope.CONFIGURE, do, then=lambda: None, shows=shows)
+    with client.content:
+        desk.ask(f"Switch {name} {mode}", Scope.CONFIGURE, do, then=lambda: None, shows=shows)
 
 
 def destinations_in_force(desk: Desk, current: Revision | None, _: list[Revision], __: dict[str, int]) -> None:
