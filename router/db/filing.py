@@ -3,10 +3,10 @@
 Every statement here is prepared once; `router.db.instances` has all others.
 """
 
-import json
 from collections.abc import Container, Sequence
 from typing import Any
 
+from pydantic_core import to_json
 from sqlalchemy import Connection, Dialect, Insert, Update, case, literal_column, update
 
 from router.db.prepared import Prepared
@@ -46,7 +46,7 @@ def values_of(arrival: Arrival, version: int, status: Status) -> dict[str, Any]:
         "size": arrival.size,
         "pixel_offset": arrival.pixel_offset,
         "pixel_length": arrival.pixel_length,
-        "header": json.dumps(arrival.header),
+        "header": to_json(arrival.header).decode(),
         "dataset_digest": arrival.dataset_digest,
         "pixel_digest": arrival.pixel_digest,
         "identity_digest": arrival.identity_digest,
