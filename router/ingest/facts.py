@@ -105,6 +105,11 @@ def decode(found: Mapping[int, bytes], items: Items, frames: Mapping[int, bytes]
     return facts
 
 
+def fact_of(tag: int, value: bytes, encodings: tuple[str, ...], order: str) -> Fact | list[Fact]:
+    """What one first-level value says."""
+    return _fact(value, WANTED[tag][1], encodings, order)
+
+
 def _item(
     values: Mapping[int, bytes], wanted: Mapping[int, tuple[str, str]], encodings: tuple[str, ...], order: str
 ) -> dict[str, Fact | list[Fact]]:

@@ -93,28 +93,24 @@ def walk(data: Bytes, *, start: int = 0) -> Header:
     """
     walk = Walk(data, start)
     walk.run()
-    return _header(walk)
+    return header_of(walk)
 
 
-def begins(data: Bytes, *, at: int) -> Header | None:
-    """The header from the first bytes of an explicit VR little endian data set with native pixels, if they suffice.
-
-    `at` is where these bytes lie in the file, so that the pixels' offset counts from its first byte.
-    """
+def beginning(data: Bytes) -> Walk | None:
+    """The walk up to native pixels over the first bytes of an explicit VR little endian data set, if they suffice."""
+    walk = Walk(data)
     try:
-        walk = Walk(data)
         walk.run(whole=False)
     except (UnusualError, IncompleteError, NotParseable):
         return None
-    if walk.pixel_offset is None or walk.pixel_length is None:
-        return None
-    walk.pixel_offset += at
-    return _header(walk)
+    return None if walk.pixel_offset is None or walk.pixel_length is None else walk
 
 
-def _header(walk: Walk) -> Header:
+def header_of(walk: Walk, *, at: int = 0) -> Header:
+    """What was found on a walk over bytes that lie at `at` in their file."""
     facts = decode(walk.found, walk.items, walk.frames, "<")
-    return Header(facts=facts, pixel_offset=walk.pixel_offset, pixel_length=walk.pixel_length)
+    offset = None if walk.pixel_offset is None else walk.pixel_offset + at
+    return Header(facts=facts, pixel_offset=offset, pixel_length=walk.pixel_length)
 
 
 def by_pydicom(data: Bytes, transfer_syntax_uid: str, *, start: int = 0) -> Header:

@@ -24,6 +24,7 @@ from router.db.engine import connect, now, writing
 from router.ingest.admission import Admission, Caller, Refusal, Sources
 from router.ingest.association import DoorServer
 from router.ingest.follow import Follower
+from router.ingest.layout import Series
 from router.ingest.notice import Notice
 from router.ingest.offers import contexts
 from router.ingest.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -67,6 +68,7 @@ class Visit:
     instances: int = 0
     studies: Counter[str] = field(default_factory=Counter)
     """How many instances of each study came, by StudyInstanceUID."""
+    series: Series = field(default_factory=Series)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +163,8 @@ class Door:
                 self.notice.tell()
             answer(result)
 
-        return Storing(self.receiver, command, count, refused=self._may_not(visit, context, sop_class_uid))
+        refused = self._may_not(visit, context, sop_class_uid)
+        return Storing(self.receiver, command, count, series=visit.series, refused=refused)
 
     def _may_not(self, visit: Visit, context: PresentationContext, sop_class_uid: str) -> Answer | None:
         """Why this source may not store under this context; None when it may."""

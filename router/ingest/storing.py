@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from router.ingest import headers
 from router.ingest.headers import Header
+from router.ingest.layout import Series
 from router.ingest.receive import Answer, Command, Receiver, Refused, out_of_resources
 from router.store import Part, write_all
 
@@ -22,9 +22,16 @@ class Storing:
     """
 
     def __init__(
-        self, receiver: Receiver, command: Command, answer: Callable[[Answer], None], *, refused: Answer | None = None
+        self,
+        receiver: Receiver,
+        command: Command,
+        answer: Callable[[Answer], None],
+        *,
+        series: Series,
+        refused: Answer | None = None,
     ) -> None:
         self.receiver = receiver
+        self.series = series
         self.command = command
         self.answer = answer
         self.pieces: list[memoryview] = []
@@ -45,7 +52,7 @@ class Storing:
             return
         if not self.looked:
             self.looked = True
-            self.header = headers.begins(piece, at=os.lseek(self.target.fd, 0, os.SEEK_CUR))
+            self.header = self.series.begins(piece, at=os.lseek(self.target.fd, 0, os.SEEK_CUR))
         self.pieces.append(piece)
         if len(self.pieces) >= MOST_PIECES:
             self.flush()

@@ -5,6 +5,7 @@ It checks the structure on its way (every length within its parent, sequences to
 """
 
 import struct
+from collections.abc import Iterator
 from mmap import mmap
 
 from pydicom.tag import ItemDelimiterTag, ItemTag, SequenceDelimiterTag
@@ -90,6 +91,17 @@ class Walk:
             at = self._sequence(at, size, 1, tag) if vr == b"SQ" else self._long(tag, size, at)
         if not (found and (self.pixel_offset or (whole and at == end))):
             raise IncompleteError
+
+    def elements(self) -> Iterator[tuple[int, int, int, bool]]:
+        """Tag, where the value begins and ends, and whether it is a sequence, of each first-level element that was
+        walked over; the pixel data is not among them."""
+        at = self.start
+        while at < (self.pixel_offset or self.end):
+            tag, vr, size, begin = self._element(at)
+            if tag in PIXEL_TAGS:
+                return
+            at = self._sequence(begin, size, 1, 0) if vr == b"SQ" else begin + size
+            yield tag, begin, at, vr == b"SQ"
 
     def _long(self, tag: int, size: int, at: int) -> int:
         """Where the value of an element with a 32 bit length ends."""

@@ -23,9 +23,10 @@ from pydicom.uid import (
 )
 from pynetdicom.dsutils import encode
 
-from router.ingest import headers, part10
+from router.ingest import part10
 from router.ingest.facts import KEYWORDS
 from router.ingest.headers import NotParseable, by_pydicom, read, walk
+from router.ingest.layout import Series
 from tests.ingest.conftest import slice_of
 
 WALKED_NOT = (ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
@@ -219,11 +220,11 @@ def test_a_deflate_bomb_does_not_go_off() -> None:
 def test_begins_needs_no_pixels_but_the_whole_header() -> None:
     content = encoded(slice_of(), ExplicitVRLittleEndian)
     at = content.index(b"\xe0\x7f\x10\x00")
-    early = headers.begins(content[: at + 12], at=300)
+    early = Series().begins(content[: at + 12], at=300)
     assert early is not None
     assert early.facts == read(content, ExplicitVRLittleEndian).facts
     assert early.pixel_offset == 300 + at + 12
-    assert headers.begins(content[: at + 4], at=300) is None
+    assert Series().begins(content[: at + 4], at=300) is None
 
 
 def test_a_mapped_file_is_read_like_bytes(tmp_path: Path) -> None:
