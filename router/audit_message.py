@@ -26,6 +26,7 @@ EVENTS: Mapping[Act, tuple[str, str, str]] = {
     Act.CONFIGURED: ("110113", "Security Alert", "E"),
     Act.COMMANDED: ("110100", "Application Activity", "E"),
     Act.LOGGED_IN: ("110114", "User Authentication", "E"),
+    Act.TURNED_AWAY: ("110113", "Security Alert", "E"),
     Act.AUDIT_USED: ("110101", "Audit Log Used", "R"),
 }
 """Event code and meaning (CID 400), and the action code: create, read, update, delete, execute."""
@@ -33,6 +34,7 @@ EVENTS: Mapping[Act, tuple[str, str, str]] = {
 TYPES: Mapping[str, tuple[str, str]] = {
     "user.logged_in": ("110122", "Login"),
     "user.logged_out": ("110123", "Logout"),
+    "association.rejected": ("110126", "Node Authentication"),
 }
 SECURITY_CONFIGURATION = ("110129", "Security Configuration")
 """Event types.  Source: CID 401"""

@@ -35,6 +35,7 @@ class Act(StrEnum):
     CONFIGURED = "configured"
     COMMANDED = "commanded"
     LOGGED_IN = "logged in"
+    TURNED_AWAY = "turned away"
     AUDIT_USED = "audit used"
 
 
@@ -93,6 +94,7 @@ EVENTS: Mapping[str, Act] = {
     "pipeline.resumed": Act.COMMANDED,
     "user.logged_in": Act.LOGGED_IN,
     "user.logged_out": Act.LOGGED_IN,
+    "association.rejected": Act.TURNED_AWAY,
     "audit.read": Act.AUDIT_USED,
     "audit.exported": Act.AUDIT_USED,
 }

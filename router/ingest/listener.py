@@ -5,7 +5,6 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 
@@ -18,9 +17,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_sr.problem import Problem
 from router import tls
-from router.db import associations, callers
+from router.db import associations, audit, callers
 from router.db.associations import Ending
-from router.db.engine import connect, now, writing
+from router.db.engine import connect, fault, now, writing
+from router.domain.audit import Outcome
+from router.domain.rejections import Rejections
 from router.ingest.admission import Admission, Caller, Refusal, Sources
 from router.ingest.association import DoorServer
 from router.ingest.follow import Follower
@@ -95,6 +96,8 @@ class Door:
         self.visits: dict[Association, Visit] = {}
         self.ends: deque[End] = deque()
         """Of associations that are over, and not yet recorded."""
+        self.rejections = Rejections()
+        self.noting = threading.Lock()
         self.most_connections = node.settings.listener.max_associations + SPARE_CONNECTIONS
 
     def requested(self, event: evt.Event) -> None:
@@ -136,9 +139,28 @@ class Door:
         why = refusal.rejection.value
         event.assoc.acse.send_reject(why.result, why.source, why.reason)
         event.assoc.kill()
-        with suppress(SQLAlchemyError), writing(self.engine) as connection:
-            callers.turned_away(connection, caller.calling_ae_title, caller.address, refusal.reason, now())
-        log.warning("association.rejected", source=caller.calling_ae_title, address=caller.address, why=refusal.reason)
+        name = "".join(one if one.isprintable() else "?" for one in caller.calling_ae_title)
+        log.warning("association.rejected", source=name, address=caller.address, why=refusal.reason)
+        who = f"{name}@{caller.address}"
+        with self.noting:
+            unwritten = self.rejections.note(who, refusal.reason, time.monotonic())
+        engine = self.engine if unwritten is None else self.node.engine  # the audit is durable, a count need not be
+        try:
+            with writing(engine) as connection:
+                callers.turned_away(connection, name, caller.address, refusal.reason, now())
+                if unwritten is not None:
+                    audit.write(
+                        connection,
+                        who,
+                        "association.rejected",
+                        outcome=Outcome.REFUSED,
+                        reason=refusal.reason,
+                        unwritten=unwritten,
+                    )
+        except SQLAlchemyError as error:
+            log.error("association.not_recorded", why=fault(error))
+            with self.noting:
+                self.rejections.not_written(who, refusal.reason, unwritten)
 
     def storing(
         self, of: Association, context: PresentationContext, request: StoreRequest, answer: Callable[[Answer], None]

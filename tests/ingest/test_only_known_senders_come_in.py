@@ -20,8 +20,9 @@ from pydicom.uid import (
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from router.config import Listener
-from router.db import associations, callers
+from router.db import associations, audit, callers
 from router.db.engine import reading
+from router.domain.audit import Act, Outcome, Row
 from router.ingest.admission import read
 from router.ingest.offers import is_lossless, transfer_syntaxes
 from router.ingest.status import Rejection, StoreStatus
@@ -82,6 +83,23 @@ def test_an_unknown_caller_is_rejected_and_remembered(door: Door) -> None:
     (stranger,) = until(seen)
     assert (stranger.calling_ae_title, stranger.address) == ("STRANGER", "127.0.0.1")
     assert "unknown" in stranger.reason
+
+
+def test_who_is_turned_away_is_in_the_audit_and_cannot_fill_it(door: Door) -> None:
+    for _ in range(20):
+        assert rejection_of(door, calling="STRANGER") == why(Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED)
+    assert rejection_of(door, called="SOMEBODY") == why(Rejection.CALLED_AE_TITLE_NOT_RECOGNIZED)
+
+    def rows() -> list[Row]:
+        with reading(door.node.engine) as connection:
+            found = audit.list_(connection, act=Act.TURNED_AWAY)
+        return found if len(found) == 2 else []
+
+    first, second = until(rows)
+    assert (first.who, first.outcome, first.detail["unwritten"]) == ("STRANGER@127.0.0.1", Outcome.REFUSED, 0)
+    assert "unknown" in first.detail["reason"]
+    assert (second.who, second.detail["unwritten"]) == ("SENDER@127.0.0.1", 19)
+    assert "SOMEBODY" in second.detail["reason"]
 
 
 def test_case_matters_and_outer_blanks_do_not(door: Door) -> None:
