@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import random
+from typing import TypeVar
 
 import structlog
 from sqlalchemy import Connection
@@ -30,6 +31,7 @@ from router.wake import Ear
 from router.work.presence import Presence, forget, gone
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 SAFETY_NET_S = 30.0
 """An idle loop looks by itself this often; it is woken by the bell long before."""
@@ -265,22 +267,24 @@ class Loop:
         spent = held.attempt - free
         where = [] if isinstance(error, Problem) else places(error)
         aside = isinstance(error, ForPerson)
-        paused = None
-        try:
-            with writing(self.node.engine) as connection:
-                if aside:
-                    moved = jobs.set_aside(connection, held, reason=reason, problem=name)
-                elif final:
-                    moved = jobs.give_up(connection, held, reason=reason, problem=name)
-                else:
-                    moved = jobs.retry(connection, held, wait_s=wait, reason=reason, problem=name, attempt=spent)
-                    if free and held.destination is not None:
-                        circuits.keep_waiting(connection, held.destination, wait_s=wait)
-                if moved and held.pipeline is not None and name == breakers.DIED:
-                    paused = breakers.died(connection, held.pipeline, held.study_instance_uid)
-        except SQLAlchemyError as unreachable:  # its lease runs out, and another attempt is made
-            log.error("queue.unreachable", error=fault(unreachable))
+
+        def write(connection: Connection) -> tuple[bool, breakers.Paused | None]:
+            if aside:
+                moved = jobs.set_aside(connection, held, reason=reason, problem=name)
+            elif final:
+                moved = jobs.give_up(connection, held, reason=reason, problem=name)
+            else:
+                moved = jobs.retry(connection, held, wait_s=wait, reason=reason, problem=name, attempt=spent)
+                if free and held.destination is not None:
+                    circuits.keep_waiting(connection, held.destination, wait_s=wait)
+            if moved and held.pipeline is not None and name == breakers.DIED:
+                return moved, breakers.died(connection, held.pipeline, held.study_instance_uid)
+            return moved, None
+
+        written = self.insist(write)
+        if written is None:  # its lease runs out, and another attempt is made
             return
+        moved, paused = written
         if not moved:
             log.warning("job.lost")
         elif aside:
@@ -291,6 +295,22 @@ class Loop:
             log.warning("job.retry", problem=name, reason=reason, where=where, wait_s=round(wait, 1))
         if paused is not None:
             log.error("pipeline.paused", reason=paused.why)
+
+    def insist(self, write: Callable[[Connection], T]) -> T | None:
+        """What `write` gives, once the database takes it; None where it has not while the lease surely lasts.
+
+        A disk that is full for a moment would else keep the job, and its destination, until the lease has run out.
+        """
+        until = time.monotonic() + self.lease_s / 2
+        while True:
+            try:
+                with writing(self.node.engine) as connection:
+                    return write(connection)
+            except SQLAlchemyError as unreachable:
+                log.error("queue.unreachable", error=fault(unreachable))
+                if time.monotonic() >= until:
+                    return None
+                time.sleep(UNREACHABLE_S)
 
 
 def subject(held: Job) -> dict[str, str | None]:

@@ -7,6 +7,7 @@ import pytest
 from pydicom import DataElement, dcmread
 from pydicom.datadict import tag_for_keyword
 from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom import evt
 from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import CTImageStorage  # type: ignore[attr-defined]
 from structlog.testing import capture_logs
@@ -164,6 +165,29 @@ def test_deliveries_go_on_when_the_database_can_be_asked_again(site: Site, monke
             with writing(site.node.engine) as connection:
                 connection.exec_driver_sql("ALTER TABLE away RENAME TO breaker")
             assert site.ended(delivery).outcome is Outcome.DELIVERED
+
+
+def test_an_ending_that_cannot_be_written_is_written_as_soon_as_it_can_be_and_no_lease_runs_out(site: Site) -> None:
+    """A disk that was full for seconds kept a destination waiting for a minute."""
+    lost: list[int] = []
+
+    def loses_the_queue(event: evt.Event) -> int:
+        with writing(site.node.engine) as connection:
+            connection.exec_driver_sql("ALTER TABLE job RENAME TO away")
+        lost.append(1)
+        return 0x0000
+
+    with archive(state=Archive(answers=[0x0000, loses_the_queue])) as far, capture_logs() as logs:
+        site.destinations(pacs(far))
+        (delivery,) = produce(site, "pacs")
+        with delivering(site):
+            until(lambda: lost, what="the loss of the queue")
+            until(lambda: sum(one["event"] == "queue.unreachable" for one in logs) > 2, what="errors")
+            with writing(site.node.engine) as connection:
+                connection.exec_driver_sql("ALTER TABLE away RENAME TO job")
+            assert site.ended(delivery).outcome is Outcome.DELIVERED
+    assert not [one for one in logs if one["event"] == "job.lease_lost"]
+    assert len(far.asked) == 2
 
 
 def test_deliveries_go_on_as_soon_as_the_archive_answers_its_echo(site: Site) -> None:

@@ -20,8 +20,8 @@ from router.db.tables import instance
 from router.ingest.status import StoreStatus
 from router.store import Store
 from tests.conftest import component, until
-from tests.disk import CannotPretend, cut_power, ext4
-from tests.ingest.conftest import Door, dataset_bytes, listening, send, slice_of
+from tests.disk import CannotPretend, cut_power, ext4, fill
+from tests.ingest.conftest import Door, association, dataset_bytes, listening, send, slice_of
 from tests.ingest.door_process import door_process
 from tests.ingest.wire import ACCEPTED, Wire, store_message
 from tests.servers import free_port
@@ -117,6 +117,22 @@ def test_a_power_cut_loses_nothing_acknowledged(tmp_path: Path) -> None:
             assert door.content(rows[uid]).endswith(content), uid
         for row in rows.values():
             assert len(door.content(row)) == row.size
+
+
+def test_a_disk_that_is_full_to_the_last_byte_acknowledges_nothing_until_there_is_room(tmp_path: Path) -> None:
+    mount = tmp_path / "disk"
+    big = slice_of(number=2, pixels=pixels(2), Rows=96, Columns=256)
+    with pretending(), ext4(tmp_path / "image", mount), listening(mount) as door:
+        with association(door, big) as made:
+            assert made.send_c_store(slice_of(number=1)).Status == StoreStatus.SUCCESS
+            before = door.files()
+            ballast = fill(mount)
+            assert made.send_c_store(big).Status == StoreStatus.OUT_OF_RESOURCES
+            assert door.files() == before
+            ballast.unlink()
+            assert made.send_c_store(big).Status == StoreStatus.SUCCESS
+        assert [row.sop_instance_uid for row in door.rows()] == ["1.2.3.4.1", "1.2.3.4.2"]
+        assert door.content(door.rows()[1]).endswith(dataset_bytes(big))
 
 
 POWER_CUT_SETTINGS = tuple(os.environ.get("ISOCENTER_POWER_CUT", "").split())
