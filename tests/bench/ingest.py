@@ -181,6 +181,33 @@ def processor(bench: Bench) -> None:
         bench.most(f"CPU without the hash, {name} (s a GB)", statistics.median(without), must, aim, detail)
 
 
+def audited(bench: Bench) -> None:
+    """Many short associations, each of which ends in an audit row, beside a listener that writes none."""
+    items = objects("ct", max(10, round(200 * bench.scale)))
+    found: dict[str, list[float]] = {"audit": [], "no audit": []}
+    with ExitStack() as stack:
+        running = {
+            name: stack.enter_context(
+                receivers.isocenter(TMPFS / name.replace(" ", ""), fsync=False, audit=name == "audit")
+            )
+            for name in found
+        }
+        for round_ in range(bench.rounds + 1):
+            for name in running if round_ % 2 else reversed(running):
+                receiver = running[name]
+                bench.number += 1
+                mine = [item.of_round(bench.number) for item in items]
+                begun = time.perf_counter()
+                failed = sum(send(receiver.port, mine[at : at + 10]).failed for at in range(0, len(mine), 10))
+                took = time.perf_counter() - begun
+                if failed or {item.digest for item in mine} - receiver.new_digests():
+                    raise SystemExit(f"{name}: {failed} refused, or not all found again")
+                receiver.settle()
+                if round_:
+                    found[name].append(sum(len(item.content) for item in mine) / 1e6 / took)
+    bench.ratio("associations of 10 CT slices, audit on against off", found, 0.95, 1.0)
+
+
 def memory(bench: Bench) -> None:
     with receivers.isocenter(TMPFS / "memory", fsync=False) as receiver:
         bench.round(receiver, objects("gb", 1), 1)
@@ -203,6 +230,7 @@ def idle(bench: Bench) -> None:
 CASES: dict[str, Callable[[Bench], None]] = {
     "sink": against_sink, "storescp": against_storescp, "orthanc": against_orthanc, "durable": durable,
     "round-trip": round_trip, "multi-frame": multi_frame, "processor": processor, "memory": memory, "idle": idle,
+    "audit": audited,
 }  # fmt: skip
 NEEDS = {"storescp": "DCMTK", "orthanc": "Orthanc", "durable": "Orthanc", "multi-frame": "Orthanc"}
 

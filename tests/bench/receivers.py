@@ -127,11 +127,12 @@ def _listens(port: int) -> bool:
 
 
 @contextmanager
-def isocenter(folder: Path, *, fsync: bool) -> Iterator[Receiver]:
-    """Us, with the product's defaults: hashes, index and admission on."""
+def isocenter(folder: Path, *, fsync: bool, audit: bool = True) -> Iterator[Receiver]:
+    """Us, with the product's defaults: hashes, index, admission and audit on."""
     folder.mkdir(parents=True)
     port = free_port()
     command = [sys.executable, "-m", "tests.ingest.door_process", str(folder), str(port), f"fsync={str(fsync).lower()}"]
+    command += [] if audit else ["audit=off"]
     with _running("isocenter", folder, port, command, _of_ours) as made:
         yield made
 

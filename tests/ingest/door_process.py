@@ -1,6 +1,7 @@
 """A listener in a process of its own, that can be killed and traced: `python -m tests.ingest.door_process FOLDER PORT`.
 
-Further arguments are settings of the listener, as name=value. It prints "ready" when it listens.
+Further arguments are settings of the listener, as name=value; `audit=off` writes no audit, for a benchmark. It prints
+"ready" when it listens.
 """
 
 import logging
@@ -18,7 +19,7 @@ from typing import Any
 
 import structlog
 
-from router.db import revisions
+from router.db import audit, revisions
 from router.db.engine import writing
 from router.ingest import listener
 from tests.conftest import REPOSITORY, until
@@ -35,6 +36,8 @@ def main() -> None:
         cache_logger_on_first_use=True,
     )
     values: dict[str, Any] = dict(one.split("=", 1) for one in rest)
+    if values.pop("audit", "on") == "off":
+        setattr(audit, "write", lambda *_, **__: None)  # noqa: B010 - mypy would have us keep its type
     node = make_node(
         Path(folder),
         listener={"host": "127.0.0.1", "port": int(port), **values},
