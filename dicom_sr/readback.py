@@ -146,6 +146,32 @@ def _empty(seen: Seen, shape: tuple[int, ...]) -> Volume:
     )
 
 
+def map_alone(dataset: Dataset) -> Volume:
+    """A Parametric Map's stored values as slices of their own, in the order of its frames.
+
+    Raises:  NotOnItsSource, for pixels that are shorter than the header says
+    """
+    values = numbers_of(dataset)
+    empty = _empty(Seen(dataset, "map"), values.shape)
+    return replace(
+        empty,
+        array=values.astype(np.float32),
+        acquisition=replace(empty.acquisition, modality=text(dataset, "Modality")),
+    )
+
+
+def numbers_of(dataset: Dataset) -> NDArray[np.float64]:
+    """Stored values of a Parametric Map, shape (frame, row, column).
+
+    Raises:  NotOnItsSource, for pixels that are missing or shorter than the header says
+    """
+    try:
+        values: NDArray[np.float64] = np.asarray(dataset.pixel_array, np.float64)
+        return values.reshape((-1, *values.shape[-2:]))
+    except (AttributeError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise NotOnItsSource(f"this map is damaged: {error}", remedy="Send it again") from error
+
+
 def stored(seen: Seen) -> NDArray[Any]:
     """Values of all frames, shape (frame, row, column): 0 is outside.
 

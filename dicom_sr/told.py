@@ -1,4 +1,6 @@
-"""Any SEG or SR in words: rows of segments, lines of a content tree. Headers by others are read as they are.
+"""Any SEG, SR or Parametric Map in words: rows of segments, lines of a content tree, the range of what is mapped.
+
+Headers by others are read as they are.
 
 No patient text is among them: what is shown of an object is what it found, not whose it is.
 """
@@ -12,10 +14,14 @@ from pydicom.dataset import Dataset
 from dicom_sr.checks import masks
 from dicom_sr.checks.fault import code_of, items, numbers, text
 from dicom_sr.checks.seen import VALUES, Item, Seen
-from dicom_sr.readback import number_of, stored
+from dicom_sr.readback import number_of, numbers_of, stored
 
 COLUMNS = ("number", "label", "type", "side", "category", "algorithm", "frames", "pixels", "ml", "tracking_uid")
 """What a row says of a segment: `pixels` inside it, `ml` their volume where the spacings are known."""
+
+
+MAPPED = ("label", "quantity", "unit", "frames", "minimum", "maximum", "mean")
+"""What a row says of a mapping of a Parametric Map, in its unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,32 @@ def voxel_ml(seen: Seen) -> float | None:
     if len(spacing) != 2 or len(depth) != 1 or masks.shape(seen)[0] == 0:
         return None
     return spacing[0] * spacing[1] * depth[0] / 1000
+
+
+def mappings(dataset: Dataset) -> list[dict[str, Any]]:
+    """A row for each real world value mapping that all frames share or the first has, with the columns of MAPPED.
+
+    Raises:  NotOnItsSource, for pixels that are shorter than the header says
+    """
+    seen, stored = Seen(dataset, "map"), numbers_of(dataset)
+    rows = []
+    for mapping in (part for group in seen.for_all for part in items(group.dataset, "RealWorldValueMappingSequence")):
+        slope, intercept = numbers(mapping, "RealWorldValueSlope"), numbers(mapping, "RealWorldValueIntercept")
+        values = stored * (slope or (1.0,))[0] + (intercept or (0.0,))[0]
+        defined = [code_of(one, "ConceptCodeSequence") for one in items(mapping, "QuantityDefinitionSequence")]
+        unit = code_of(mapping, "MeasurementUnitsCodeSequence")
+        rows.append(
+            {
+                "label": text(mapping, "LUTExplanation") or text(mapping, "LUTLabel"),
+                "quantity": ", ".join(one.meaning for one in defined if one),
+                "unit": unit.value if unit else "",
+                "frames": len(stored),
+                "minimum": float(f"{values.min():.6g}"),
+                "maximum": float(f"{values.max():.6g}"),
+                "mean": float(f"{values.mean():.6g}"),
+            }
+        )
+    return rows
 
 
 def content(dataset: Dataset) -> Iterator[Line]:

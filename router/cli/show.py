@@ -1,4 +1,4 @@
-"""`isocenter show`: any SEG as a table, any SR as a tree, by whomever; a SEG also as a picture."""
+"""`isocenter show`: any SEG or map of numbers as a table, any SR as a tree, by whomever; what has pixels also drawn."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from pydicom import Dataset, config, dcmread
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import ParametricMapStorage
 from rich.table import Table
 from rich.tree import Tree
 
@@ -13,19 +14,24 @@ from dicom_sr.problem import Problem
 from router.cli import app
 from router.cli._common import AsJson, answer, print_json, talk
 
+PARAMETRIC_MAP = str(ParametricMapStorage)
+
 
 class NotShowable(Problem):
-    """The file is no segmentation and no report."""
+    """The file is no segmentation, no map and no report."""
 
 
 @app.command(epilog="Example: isocenter show results/segmentation.dcm --source study/ --png overlay.png")
 def show(
-    file: Annotated[Path, typer.Argument(help="A SEG or an SR, of ours or by others")],
+    file: Annotated[Path, typer.Argument(help="A SEG, a Parametric Map or an SR, of ours or by others")],
     source: Annotated[Path | None, typer.Option(help="Folder of the image series that a SEG was made from")] = None,
-    png: Annotated[Path | None, typer.Option(help="Where to write a contact sheet of a SEG")] = None,
+    png: Annotated[Path | None, typer.Option(help="Where to write a contact sheet of a SEG or a map")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the segments of a SEG or the content of an SR; with --png draw a SEG's slices, on its source if given."""
+    """Print the segments of a SEG, the content of an SR, the range of a map; with --png draw its slices.
+
+    A SEG is drawn on its source, where that is given.
+    """
     from dicom_sr import told
 
     config.settings.reading_validation_mode = config.IGNORE
@@ -45,6 +51,20 @@ def show(
         if png is not None:
             png.write_bytes(_picture(dataset, source))
             answer.print(str(png), markup=False, soft_wrap=True)
+    elif (
+        "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset or dataset.get("SOPClassUID") == PARAMETRIC_MAP
+    ):
+        ranges = told.mappings(dataset)
+        if as_json:
+            print_json(ranges)
+        else:
+            table = Table(*told.MAPPED, title=told.title(dataset))
+            for row in ranges:
+                table.add_row(*(str(row[column]) for column in told.MAPPED))
+            answer.print(table)
+        if png is not None:
+            png.write_bytes(_grey(dataset))
+            answer.print(str(png), markup=False, soft_wrap=True)
     elif "ContentSequence" in dataset:
         lines = list(told.content(dataset))
         if as_json:
@@ -61,9 +81,21 @@ def show(
             talk.print("A report has no picture; name its SEG for one", markup=False)
     else:
         raise NotShowable(
-            f"{file} is {dataset.get('Modality') or 'no DICOM object'}, neither a SEG nor an SR",
-            remedy="Name a DICOM SEG or SR file",
+            f"{file} is {dataset.get('Modality') or 'no DICOM object'}, neither a SEG nor an SR nor a Parametric Map",
+            remedy="Name a DICOM SEG, SR or Parametric Map file",
         )
+
+
+def _grey(dataset: Dataset) -> bytes:
+    """A contact sheet of the slices of a map."""
+    from dicom_sr import readback
+    from dicom_sr import show as pictures
+    from dicom_sr.header import is_ours
+    from dicom_sr.nouns import Algorithm, Findings
+
+    name = str(dataset.get("SeriesDescription") or "Parametric Map")
+    plain = Findings(algorithm=Algorithm(name=name, version=""))
+    return pictures.contact_sheet(readback.map_alone(dataset), plain, title=name, ours=is_ours(dataset))
 
 
 def _picture(dataset: Dataset, source: Path | None) -> bytes:

@@ -259,12 +259,12 @@ def prepare_report_for_dcmqi(order: Order, folder: Path, seg: Built) -> None:
 
 
 def numbers_of(content: bytes) -> list[float]:
-    """All numbers of a report, in their order, to six digits."""
+    """All numbers of a report, in their order."""
     found: list[float] = []
 
     def walk(item: Dataset) -> None:
         if item.get("ValueType") == "NUM" and item.ConceptNameCodeSequence[0].CodeValue in ("118565006", "112031"):
-            found.append(float(f"{float(item.MeasuredValueSequence[0].NumericValue):.6g}"))
+            found.append(float(item.MeasuredValueSequence[0].NumericValue))
         for child in item.get("ContentSequence", ()):
             walk(child)
 
@@ -272,10 +272,16 @@ def numbers_of(content: bytes) -> list[float]:
     return found
 
 
+def same(ours: list[float], theirs: list[float]) -> bool:
+    """Whether two reports say the same numbers; dcmqi is given, and keeps, six digits."""
+    return len(ours) == len(theirs) > 0 and bool(np.allclose(ours, theirs, rtol=1e-5, atol=0))
+
+
 def segmentations(slices: int, rounds: int, folder: Path) -> dict[str, float]:
     """CPU seconds of each writer for each number of segments, of the gate and of the plain write."""
     spent: dict[str, float] = {}
     for number in (104, 25, 1):
+        print(f"{number} segments ...", file=sys.stderr, flush=True)
         here = folder / str(number)
         here.mkdir()
         order = torso.order(folder / "ct", slices, number)
@@ -328,10 +334,10 @@ def reports(
     spent["sr_104_highdicom"], theirs = least(
         lambda: report_by_highdicom(order, images[:100], pydicom.dcmread(BytesIO(seg.part10))), 1
     )
-    assert numbers_of(built.part10) == numbers_of(theirs), "highdicom wrote other numbers"
+    assert same(numbers_of(built.part10), numbers_of(theirs)), "highdicom wrote other numbers"
     prepare_report_for_dcmqi(order, folder, seg)
     spent["sr_104_dcmqi"], theirs = least(lambda: report_by_dcmqi(folder, source), 1)
-    assert numbers_of(built.part10) == numbers_of(theirs), "dcmqi wrote other numbers"
+    assert same(numbers_of(built.part10), numbers_of(theirs)), "dcmqi wrote other numbers"
     return spent
 
 

@@ -1,5 +1,6 @@
 """Parametric maps and FRACTIONAL segmentations: read by others, kept, gated, and refused where they are wrong."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
@@ -9,6 +10,7 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom.dataset import Dataset
 
 from dicom_sr import codes, kept, result_set
@@ -17,6 +19,7 @@ from dicom_sr.kinds import Built, Order, fractional, parametric_map
 from dicom_sr.nouns import Findings, ImpossibleFindings, ParametricMap
 from tests.objects import conftest as make
 from tests.objects.test_gate import OTHER_UID, changed
+from tests.servers import isocenter
 
 Change = Callable[[Dataset], None]
 
@@ -153,6 +156,25 @@ def test_maps_are_kept_with_the_findings(order: Order):
     assert np.array_equal(
         kept.unpack(kept.pack(alone, order.source), order.source).maps[0].values, alone.maps[0].values
     )
+
+
+def test_a_map_and_fractions_are_shown(order: Order, tmp_path: Path):
+    for built in result_set.build(KINDS, order):
+        (tmp_path / f"{built.kind}{built.ordinal}.dcm").write_bytes(built.part10)
+    (row,) = json.loads(isocenter("show", tmp_path / "parametric_map0.dcm", "--json").stdout)
+    assert (row["label"], row["quantity"], row["unit"], row["frames"]) == ("Saliency", "Saliency", "1", 2)
+    assert (row["minimum"], row["maximum"]) == (-1.5, 4.0)
+    for name in ("parametric_map0", "fractional0"):
+        picture = tmp_path / f"{name}.png"
+        said = isocenter("show", tmp_path / f"{name}.dcm", "--png", picture).stdout
+        assert "RESEARCH" in said
+        assert np.asarray(Image.open(picture)).std() > 1
+    broken = pydicom.dcmread(tmp_path / "parametric_map0.dcm")
+    broken.FloatPixelData = broken.FloatPixelData[:-4]
+    broken.save_as(tmp_path / "broken.dcm")
+    refused = isocenter("show", tmp_path / "broken.dcm", check=False)
+    assert refused.returncode == 1
+    assert "damaged" in refused.stderr
 
 
 def test_impossible_maps_are_refused(order: Order):
