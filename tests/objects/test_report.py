@@ -18,6 +18,7 @@ from dicom_sr.kinds import Order, built, measurement_report, names, segmentation
 from dicom_sr.nouns import Box, Evaluation, Findings, MeasurementGroup
 from tests.objects import conftest as make
 from tests.objects.test_gate import content
+from tests.objects.test_maps import mapped
 
 
 def report_of(order: Order, *, with_segmentation: bool = True) -> Dataset:
@@ -177,8 +178,13 @@ def small(tmp_path_factory) -> Order:
 
 @pytest.fixture
 def again(chest: Order) -> Order:
-    """An order of which every kind is built: it supersedes results that some destination has."""
-    return replace(chest, supersedes=make.superseded(chest), uid=lambda name, place: chest.uid(f"again.{name}", place))
+    """An order of which every kind is built: it has maps, and supersedes results that some destination has."""
+    return replace(
+        chest,
+        findings=mapped(chest.findings, 1, 2),
+        supersedes=make.superseded(chest),
+        uid=lambda name, place: chest.uid(f"again.{name}", place),
+    )
 
 
 def test_the_same_order_makes_the_same_bytes(again: Order):
