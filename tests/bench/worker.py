@@ -201,6 +201,7 @@ def of_study(number: int) -> Any:
 def round_of(root: Path, bad: tuple[str, ...]) -> dict[str, Any]:
     """50 studies, with as many bad ones in their middle as named: when each ended, and how."""
     with at_a_site(root) as site:
+        site.receive()
         usual, broken = [], []
         for number in range(STUDIES + len(bad)):
             site.receive(change=of_study(number), shape=SMALL)
