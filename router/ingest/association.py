@@ -18,7 +18,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
 from router import query
-from router.ingest.dul import STREAMING_S, EventDUL
+from router.ingest.dul import EventDUL
 from router.ingest.pdu import StoreRequest
 from router.ingest.receive import Answer
 from router.ingest.secure import SecureSocket
@@ -28,7 +28,6 @@ from router.tls import Credentials
 if TYPE_CHECKING:
     from router.ingest.listener import Door
 
-RECEIVE_TIMEOUT = struct.pack("ll", 0, int(STREAMING_S * 1e6))
 WINDOW = 32
 """Operations that a sender may have under way at once, if it asks for more than one."""
 
@@ -147,7 +146,6 @@ class DoorHandler(RequestHandler):  # type: ignore[misc]
         association.name = f"AcceptorThread@{self.client_address[1]}"
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, server.send_timeout)
-        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, RECEIVE_TIMEOUT)
         association.set_socket(AssociationSocket(association, client_socket=self.request))
         acceptor = association.acceptor
         acceptor.maximum_length = server.ae.maximum_pdu_size

@@ -43,8 +43,6 @@ INVALID_PDU = "Evt19"
 RESTING_S = 2.0
 """An association that is silent for so long gives its buffer back."""
 FOREVER_S = 3600.0
-STREAMING_S = 0.05
-"""How long the loop waits inside the system for more of what a storing peer sends, deaf to whoever wakes it."""
 
 
 class EventDUL(DULServiceProvider):  # type: ignore[misc]
@@ -54,9 +52,7 @@ class EventDUL(DULServiceProvider):  # type: ignore[misc]
 
     def __init__(self, assoc: "DoorAssociation") -> None:
         super().__init__(assoc)
-        limits = assoc.door.node.settings.listener
-        self.stream = Stream(self._store, self._pass_on, longest=limits.max_pdu_bytes)
-        self._pdu_timeout_s = limits.pdu_timeout_s
+        self.stream = Stream(self._store, self._pass_on, longest=assoc.door.node.settings.listener.max_pdu_bytes)
         self._wakes = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(self._wakes, select.POLLIN)
@@ -148,11 +144,12 @@ class EventDUL(DULServiceProvider):  # type: ignore[misc]
 
     def _patience_s(self) -> float:
         """How long nothing may happen."""
+        limits = self.assoc.door.node.settings.listener
         patience = FOREVER_S
         if self.state_machine.current_state in TIMED:
             patience = min(patience, self.artim_timer.remaining)
         if self.stream.pdu_began is not None:
-            patience = min(patience, self.stream.pdu_began + self._pdu_timeout_s - time.monotonic())
+            patience = min(patience, self.stream.pdu_began + limits.pdu_timeout_s - time.monotonic())
         if self.state_machine.current_state == DATA_TRANSFER and not self._told_idle:
             patience = min(patience, self._idle_timer.remaining, RESTING_S if self.stream.buffer else FOREVER_S)
         return max(0.0, patience) + 0.001
@@ -169,19 +166,14 @@ class EventDUL(DULServiceProvider):  # type: ignore[misc]
 
     def _is_overdue(self) -> bool:
         began = self.stream.pdu_began
-        return began is not None and time.monotonic() > began + self._pdu_timeout_s
+        limit = self.assoc.door.node.settings.listener.pdu_timeout_s
+        return began is not None and time.monotonic() > began + limit
 
     def _receive(self, connection: socket.socket) -> None:
-        """Take what has arrived, and what follows it: at once, or where a peer stores one instance after the other.
-
-        For the latter it waits in the system's call, not in `_wait`: one call for each receive instead of four.
-        """
-        while not (self._kill_thread or self.event_queue.queue or self.to_provider_queue.queue):
-            storing = self.stream.is_storing and self.state_machine.current_state == DATA_TRANSFER
-            if storing and self.stream.in_message:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        """Take what has arrived, for as long as more is there at once."""
+        while not self._kill_thread and self.event_queue.empty() and self.to_provider_queue.empty():
             try:
-                received = self.stream.receive(connection, wait=storing)
+                received = self.stream.receive(connection)
             except BlockingIOError:
                 return
             except ssl.SSLError as error:

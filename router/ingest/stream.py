@@ -40,7 +40,6 @@ class Stream:
 
     `longest` is what was negotiated for a P-DATA-TF PDU. `store` opens a sink for a C-STORE's data set or None for one
     that has none; `pass_on` takes the fragments of every other message (context, control header, fragment).
-    `is_storing` says that the last message was a C-STORE, so that the next is likely to be one.
 
     Everything here may raise BrokenProtocolError.
     """
@@ -69,17 +68,14 @@ class Stream:
         self.message: Incoming | None = None
         self.message_context = 0
         self.query_left = 0
-        self.is_storing = False
 
     @property
     def in_message(self) -> bool:
         """Whether a message has begun that is not yet complete."""
         return self.message is not None or bool(self.command) or self.query_left > 0
 
-    def receive(self, connection: socket.socket, *, wait: bool = False) -> int:
+    def receive(self, connection: socket.socket) -> int:
         """Bytes that were there to be taken from the connection; 0 when the peer has closed it.
-
-        With `wait` there may be none yet: as long as the connection's own timeout says.
 
         Raises:  BlockingIOError (none for now), OSError
         """
@@ -89,7 +85,7 @@ class Stream:
             left = self.end - self.begin
             self.buffer[:left] = self.buffer[self.begin : self.end]
             self.begin, self.end = 0, left
-        received = connection.recv_into(self.buffer[self.end :], 0, 0 if wait else socket.MSG_DONTWAIT)
+        received = connection.recv_into(self.buffer[self.end :], 0, socket.MSG_DONTWAIT)
         self.end += received
         return received
 
@@ -242,7 +238,6 @@ class Stream:
             request = pdu.store_request(elements)
         except pdu.MalformedCommandError as error:
             raise BrokenProtocolError(f"a malformed command: {error}") from error
-        self.is_storing = request is not None
         if request is None:
             self.query_left = LARGEST_QUERY if pdu.has_data_set(elements) else 0
             self.pass_on(self.context_id, COMMAND | LAST, command)
