@@ -72,7 +72,7 @@ def test_quoted_ae_titles_that_look_like_booleans_are_fine(tmp_path: Path) -> No
         ("listener: [\n", "site.yaml:2:1"),
         ("- 1\n", "site.yaml:1:1"),
         ("log: {level: info}\nlog: {level: debug}\n", "site.yaml:2:1"),
-        ("web: &a {port: 1}\nlistener: *a\n", "site.yaml:1:6"),
+        ("web: &a {port: 1}\nlistener: *a\n", "site.yaml:2:11"),
     ],
 )
 def test_what_is_not_a_plain_mapping_is_refused_where_it_stands(tmp_path: Path, text: str, place: str) -> None:

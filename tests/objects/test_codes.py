@@ -51,6 +51,14 @@ def test_no_code_stands_twice():
     assert len(keys) == len(set(keys))
 
 
+@pytest.mark.parametrize("table", ["codes.csv", "structures.csv", "quantities.csv"])
+def test_no_name_stands_twice(table: str):
+    """The later row would win, unseen."""
+    with Path(codes.__file__).with_name(table).open(encoding="utf-8", newline="") as lines:
+        names = [row["name"] for row in csv.DictReader(lines)]
+    assert [name for name in names if names.count(name) > 1] == []
+
+
 def contradiction(label: str, meanings: list[str]) -> bool:
     """Whether the label says one side and the codes another."""
     sides = {side for side in ("left", "right") if re.search(rf"\b{side}\b", label.replace("_", " ").lower())}
