@@ -36,7 +36,7 @@ def _of(order: Order, one: ParametricMap, ordinal: int) -> Built:
 
     def content(script: Script) -> tuple[Elements, list[Code]]:
         shared = elements(
-            FrameVOILUTSequence=[elements(WindowCenter=(low + high) / 2, WindowWidth=max(high - low, 1e-6))],
+            FrameVOILUTSequence=[_window(low, high)],
             PixelValueTransformationSequence=[elements(RescaleIntercept="0", RescaleSlope="1", RescaleType="US")],
             RealWorldValueMappingSequence=[_mapping(one, low, high, script)],
             ParametricMapFrameTypeSequence=[elements(FrameType=FLAVOR)],
@@ -61,6 +61,12 @@ def _of(order: Order, one: ParametricMap, ordinal: int) -> Built:
         modality="OT",
         content=content,
     )
+
+
+def _window(low: float, high: float) -> Elements:
+    """From the lowest value to the highest; only LINEAR_EXACT may be narrower than 1 (PS3.3 C.11.2.1.3.2)."""
+    width = max(high - low, 1e-6)
+    return elements(WindowCenter=(low + high) / 2, WindowWidth=width, VOILUTFunction="LINEAR_EXACT")
 
 
 def _mapping(one: ParametricMap, low: float, high: float, script: Script) -> Elements:

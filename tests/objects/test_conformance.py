@@ -135,8 +135,10 @@ def test_dciodvfy_finds_no_error(exemplars: dict[str, Path], tmp_path: Path, nam
 @pytest.mark.parametrize("kind", OTHERS)
 def test_dciodvfy_finds_no_error_in_further_kinds(exemplars: dict[str, Path], tmp_path: Path, kind: str):
     component("dicom3tools")
-    path = exemplars[f"{kind}_{'again' if kind == NOTE else 'both'}"]
-    assert errors(output("dciodvfy", str(path))) == []
+    of_this_kind = [path for name, path in exemplars.items() if name.startswith(f"{kind}_")]
+    for path in of_this_kind:
+        assert errors(output("dciodvfy", str(path))) == []
+    path = of_this_kind[0]
     assert errors(output("dciodvfy", str(bad(path, lambda dataset: delattr(dataset, "StudyInstanceUID"), tmp_path))))
 
 
@@ -290,7 +292,8 @@ def test_the_shared_validators_find_no_error(exemplars: dict[str, Path]):
     folder = exemplars["seg_both"].parent / "results"
     folder.mkdir()
     for path in exemplars.values():
-        (folder / path.name).write_bytes(path.read_bytes())
+        if "parametric_map" not in path.name:  # A.75 wants one kind of pixels; std_iod_check all three
+            (folder / path.name).write_bytes(path.read_bytes())
     command = ["bash", str(script / "check_objects.sh"), str(folder)]
     done = subprocess.run(command, env=os.environ | {"PY": sys.executable}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

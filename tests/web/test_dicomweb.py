@@ -120,8 +120,10 @@ def reader(window: Window) -> httpx.Client:
 def test_no_answer_without_a_session_or_a_token_that_may_read(window: Window) -> None:
     hold(window, ct())
     walked = 0
-    for one in doors.DOORS:
-        if not one.path.startswith(WEB):
+    under = [one for one in doors.DOORS if one.path.startswith(WEB)]
+    takes = {one.path for one in under if "POST" in one.methods}
+    for one in under:
+        if "GET" not in one.methods:
             continue
         path = one.path.replace("{study}", "1.2.1").replace("{series}", "1.2.1.1").replace("{instance}", "1")
         path = path.replace("{numbers}", "1").replace("{tag}", "7FE00010")
@@ -129,7 +131,7 @@ def test_no_answer_without_a_session_or_a_token_that_may_read(window: Window) ->
         assert window.program(Scope.METRICS).get(path).status_code == 403, path
         for role in Role:
             assert window.log_in(str(role)).get(path).status_code in (200, 404), path
-        assert window.program(Scope.READ).post(path).status_code == 405, path
+        assert window.program(Scope.READ).post(path).status_code == (403 if one.path in takes else 405), path
         walked += 1
     assert walked == 14
 
