@@ -91,7 +91,9 @@ def verify(
     engine = database(config)
     source = heads or settings.audit.heads_file
     known = {} if source is None else seal.heads_in(source, node_id(engine))
-    found, links, loose = walk(engine, seal.verifier(settings, known))
+    with reading(engine) as connection:
+        verifier = seal.verifier(connection, settings, known)
+    found, links, loose = walk(engine, verifier)
     print_rows(
         [{"seal": one.seal, "row": one.row, "finding": one.said} for one in found],
         ("seal", "row", "finding"),

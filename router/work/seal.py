@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from dicom_sr.problem import Problem
 from router import syslog
@@ -189,12 +189,13 @@ class UnreadableHeads(Problem):
     exit_code = 2
 
 
-def verifier(settings: Settings, heads: dict[int, str]) -> Verifier:
-    """Who walks this node's chain.
+def verifier(connection: Connection, settings: Settings, heads: dict[int, str]) -> Verifier:
+    """Who walks this node's chain. Before the first seal there need be no key: there is nothing to compute with it.
 
     Raises:  NoAuditKey
     """
-    return Verifier(key=key_of(settings.audit), heads=heads)
+    sealed = audit.last_seal(connection) is not None
+    return Verifier(key=key_of(settings.audit) if sealed else b"", heads=heads)
 
 
 def complain(node: Node, kind: str, problem: Problem) -> None:

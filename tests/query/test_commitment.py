@@ -44,16 +44,20 @@ class Sender:
     heard: list[tuple[int, Dataset]] = field(default_factory=list)
     roles: list[Any] = field(default_factory=list)
     answer: int = 0x0000
+    sent: list[Any] = field(default_factory=list)
+    """PDUs that have left."""
+    sent_when_heard: int = 0
 
     def report(self, event: evt.Event) -> tuple[int, None]:
+        self.sent_when_heard = len(self.sent)
         self.heard.append((event.event_type, event.event_information))
         return self.answer, None
 
     def handlers(self) -> list[Any]:
-        return [(evt.EVT_N_EVENT_REPORT, self.report)]
+        return [(evt.EVT_N_EVENT_REPORT, self.report), (evt.EVT_PDU_SENT, lambda event: self.sent.append(event.pdu))]
 
     def ask(
-        self, node: Answering, transaction: str, *references: tuple[str, str], wait_s: float = 10, **changes: Any
+        self, node: Answering, transaction: str, *references: tuple[str, str], wait_s: float = 60, **changes: Any
     ) -> int:
         """The status of the N-ACTION; the association is held open until a report came, or the time is over."""
         ae = AE(ae_title="FRIEND")
@@ -70,6 +74,7 @@ class Sender:
         )
         if status.Status == 0x0000 and wait_s:
             until(lambda: len(self.heard) > before, deadline_s=wait_s, what="the report")
+            until(lambda: len(self.sent) > self.sent_when_heard, what="our answer: a release would overtake it")
         association.release()
         return int(status.Status)
 
