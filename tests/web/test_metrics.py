@@ -10,7 +10,7 @@ import promql_parser as promql
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import delete, insert, update
+from sqlalchemy import delete, event, insert, update
 
 from router.db import alerts, beats, durations, jobs, revisions, studies
 from router.db.engine import now, reading, writing
@@ -157,15 +157,18 @@ def test_senders_make_up_no_labels_and_nobody_is_named(window: Window) -> None:
 )
 def test_a_scrape_reads_only_what_has_ended_since_the_last(window: Window, statement: str, index: str) -> None:
     said: list[str] = []
-    from sqlalchemy import event
 
-    def note(_: Any, __: Any, sql: str, *___: Any) -> None:
-        said.append(sql)
-
-    event.listen(window.node.engine, "before_cursor_execute", note)
     with reading(window.node.engine) as connection:
-        list(getattr(durations, statement)(connection, 0))
-        event.remove(window.node.engine, "before_cursor_execute", note)
+
+        def note(speaker: Any, _: Any, sql: str, *__: Any) -> None:
+            if speaker is connection:  # the window's own threads speak on the same engine
+                said.append(sql)
+
+        event.listen(window.node.engine, "before_cursor_execute", note)
+        try:
+            list(getattr(durations, statement)(connection, 0))
+        finally:
+            event.remove(window.node.engine, "before_cursor_execute", note)
         plan = connection.exec_driver_sql(
             f"EXPLAIN QUERY PLAN {said[-1]}", tuple(0 for _ in range(said[-1].count("?")))
         )
