@@ -1,24 +1,34 @@
 """`isocenter jobs`: what runs, ran or failed, and a person's word in it."""
 
-import getpass
-from collections.abc import Callable
 from typing import Annotated
 
 import typer
-from sqlalchemy import Connection
 
 from router import views
 from router.cli import app
-from router.cli._common import DEFAULT_CONFIG, AsJson, Config, answer, clock, database, print_json, print_rows, talk
+from router.cli._common import (
+    DEFAULT_CONFIG,
+    AsJson,
+    Config,
+    answer,
+    clock,
+    database,
+    print_json,
+    print_rows,
+    talk,
+    who,
+)
+from router.db import commands
 from router.db import jobs as queue
 from router.db.engine import reading, writing
-from router.domain.job import Job, Lane, State
+from router.domain.job import Lane, State
 from router.wake import Bell
 
 jobs = typer.Typer(help="What runs, ran or failed; retry, cancel, hold, release, re-run.", no_args_is_help=True)
 app.add_typer(jobs, name="jobs")
 
 Number = Annotated[int, typer.Argument(help="The job's number, from `isocenter jobs list`")]
+Why = Annotated[str, typer.Option(help="The reason, for the audit; name no patient")]
 
 
 @jobs.command("list", epilog="Example: isocenter jobs list --state failed")
@@ -55,50 +65,44 @@ def show(job_id: Number, config: Config = DEFAULT_CONFIG, as_json: AsJson = Fals
             print_rows(values[key], tuple(values[key][0]), as_json=False, empty="")
 
 
-def _command(config: Config, job_id: int, act: Callable[[Connection], object]) -> Job:
-    """Do a person's act on a job and wake whoever may now work on it; the job as it is afterwards."""
+def _command(config: Config, job_id: int, act: commands.Command, why: str) -> None:
+    """Tell a job a person's word and wake whoever may now work on it."""
     from router.config import load
 
     settings = load(config)
     with writing(database(config)) as connection:
-        done = act(connection)
+        done = act(connection, job_id, who=who(), why=why)
         found = queue.find(connection, done if isinstance(done, int) else job_id)
     assert found is not None
     Bell(settings.run_path / "wake").ring(str(found.lane))
     talk.print(f"job {found.id} is {found.state}")
-    return found
-
-
-def _who() -> str:
-    """Who gives the command, for the audit."""
-    return f"cli:{getpass.getuser()}"
 
 
 @jobs.command("retry", epilog="Example: isocenter jobs retry 17")
-def retry(job_id: Number, config: Config = DEFAULT_CONFIG) -> None:
+def retry(job_id: Number, config: Config = DEFAULT_CONFIG, why: Why = "") -> None:
     """Give a failed job all its attempts again."""
-    _command(config, job_id, lambda connection: queue.revive(connection, job_id, who=_who()))
+    _command(config, job_id, commands.revive, why)
 
 
 @jobs.command("cancel", epilog="Example: isocenter jobs cancel 17")
-def cancel(job_id: Number, config: Config = DEFAULT_CONFIG) -> None:
+def cancel(job_id: Number, config: Config = DEFAULT_CONFIG, why: Why = "") -> None:
     """End a job, also one that is running."""
-    _command(config, job_id, lambda connection: queue.cancel(connection, job_id, who=_who()))
+    _command(config, job_id, commands.cancel, why)
 
 
 @jobs.command("hold", epilog="Example: isocenter jobs hold 17")
-def hold(job_id: Number, config: Config = DEFAULT_CONFIG) -> None:
+def hold(job_id: Number, config: Config = DEFAULT_CONFIG, why: Why = "") -> None:
     """Keep a queued job from starting."""
-    _command(config, job_id, lambda connection: queue.hold(connection, job_id, who=_who()))
+    _command(config, job_id, commands.hold, why)
 
 
 @jobs.command("release", epilog="Example: isocenter jobs release 17")
-def release(job_id: Number, config: Config = DEFAULT_CONFIG) -> None:
+def release(job_id: Number, config: Config = DEFAULT_CONFIG, why: Why = "") -> None:
     """Let a held job go on."""
-    _command(config, job_id, lambda connection: queue.release(connection, job_id, who=_who()))
+    _command(config, job_id, commands.release, why)
 
 
 @jobs.command("rerun", epilog="Example: isocenter jobs rerun 17")
-def rerun(job_id: Number, config: Config = DEFAULT_CONFIG) -> None:
+def rerun(job_id: Number, config: Config = DEFAULT_CONFIG, why: Why = "") -> None:
     """Do the same work once more as a new job, whose objects get UIDs of their own."""
-    _command(config, job_id, lambda connection: queue.rerun(connection, job_id, who=_who()))
+    _command(config, job_id, commands.rerun, why)

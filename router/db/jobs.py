@@ -11,10 +11,9 @@ from typing import Any
 from sqlalchemy import BigInteger, ColumnElement, Connection, and_, case, cast, func, or_, select, true, update
 
 from dicom_sr.problem import Problem
-from router.db import audit
 from router.db.engine import clock, insert_into
 from router.db.tables import beat, breaker, job, result_set, study
-from router.domain.job import Event, Job, Lane, Outcome, State, after, before, target
+from router.domain.job import Event, Job, Lane, Outcome, State, before, target
 from router.domain.rules import Priority
 
 SECOND = 1_000_000
@@ -61,18 +60,17 @@ def add_inference(
 
     A job that waits already is made as urgent as the most urgent of those who want it, its deadline as early.
     """
-    key = {
-        "pixels_digest": pixels_digest,
-        "identity_digest": identity_digest,
-        "pipeline": pipeline,
-        "pipeline_version": pipeline_version,
-        "settings_digest": settings_digest,
-        "run": run,
-    }
-    made = _insert(
+    number, made = _add(
         connection,
-        **key,
-        lane=Lane.INFER,
+        {
+            "lane": Lane.INFER,
+            "pixels_digest": pixels_digest,
+            "identity_digest": identity_digest,
+            "pipeline": pipeline,
+            "pipeline_version": pipeline_version,
+            "settings_digest": settings_digest,
+            "run": run,
+        },
         study_instance_uid=study_instance_uid,
         series_instance_uid=series_instance_uid,
         generation=generation,
@@ -84,15 +82,13 @@ def add_inference(
         instances=instances,
         deadline=deadline,
     )
-    if made is not None:
-        return made, True
-    same = and_(job.c.lane == Lane.INFER, *(job.c[name] == value for name, value in key.items()))
-    waiting = and_(same, job.c.state.in_((State.QUEUED, State.HELD)))
-    connection.execute(update(job).where(waiting, job.c.priority > priority).values(priority=priority))
-    if deadline is not None:
-        later = or_(job.c.deadline.is_(None), job.c.deadline > deadline)
-        connection.execute(update(job).where(waiting, later).values(deadline=deadline))
-    return int(connection.execute(select(job.c.id).where(same)).scalar_one()), False
+    if not made:
+        waiting = and_(job.c.id == number, job.c.state.in_((State.QUEUED, State.HELD)))
+        connection.execute(update(job).where(waiting, job.c.priority > priority).values(priority=priority))
+        if deadline is not None:
+            later = or_(job.c.deadline.is_(None), job.c.deadline > deadline)
+            connection.execute(update(job).where(waiting, later).values(deadline=deadline))
+    return number, made
 
 
 def add_delivery(
@@ -107,26 +103,14 @@ def add_delivery(
     run: int = 0,
 ) -> tuple[int, bool]:
     """The one delivery of this result set to this destination, and whether this call made it."""
-    made = _insert(
+    return _add(
         connection,
-        lane=Lane.DELIVER,
+        {"lane": Lane.DELIVER, "result_set_id": result_set_id, "destination": destination, "run": run},
         study_instance_uid=study_instance_uid,
         generation=generation,
-        result_set_id=result_set_id,
-        destination=destination,
-        run=run,
         priority=priority,
         max_attempts=max_attempts,
     )
-    if made is not None:
-        return made, True
-    same = select(job.c.id).where(
-        job.c.lane == Lane.DELIVER,
-        job.c.result_set_id == result_set_id,
-        job.c.destination == destination,
-        job.c.run == run,
-    )
-    return int(connection.execute(same).scalar_one()), False
 
 
 def add_forward(
@@ -143,57 +127,60 @@ def add_forward(
 
     One that waits for an earlier generation is superseded: this one sends all that is missing.
     """
-    mine = (
-        job.c.lane == Lane.DELIVER,
-        job.c.result_set_id.is_(None),
-        job.c.study_instance_uid == study_instance_uid,
-        job.c.destination == destination,
-    )
-    made = _insert(
+    same = {
+        "lane": Lane.DELIVER,
+        "result_set_id": None,
+        "study_instance_uid": study_instance_uid,
+        "destination": destination,
+    }
+    number, made = _add(
         connection,
-        lane=Lane.DELIVER,
-        study_instance_uid=study_instance_uid,
-        generation=generation,
-        destination=destination,
-        run=run,
+        {**same, "generation": generation, "run": run},
         priority=priority,
         max_attempts=max_attempts,
     )
-    if made is None:
-        same = select(job.c.id).where(*mine, job.c.generation == generation, job.c.run == run)
-        return int(connection.execute(same).scalar_one()), False
-    earlier = and_(*mine, job.c.generation < generation, job.c.state != State.RUNNING)
-    reason = "the study has changed since; a newer job sends it"
-    _move(connection, Event.SUPERSEDE, earlier, **REST, reason=reason, finished_at=clock(connection))
-    return made, True
+    if made:
+        earlier = and_(_equal(same), job.c.generation < generation, job.c.state != State.RUNNING)
+        reason = "the study has changed since; a newer job sends it"
+        move(connection, Event.SUPERSEDE, earlier, **REST, reason=reason, finished_at=clock(connection))
+    return number, made
 
 
 def add_build(connection: Connection, of: Job, *, profile: str, max_attempts: int) -> tuple[int, bool]:
     """The one job that builds the findings of this inference job in this profile, and whether this call made it."""
-    made = _insert(
+    return _add(
         connection,
-        lane=Lane.BUILD,
+        {"lane": Lane.BUILD, "findings_job_id": of.id, "profile": profile, "run": 0},
         study_instance_uid=of.study_instance_uid,
         series_instance_uid=of.series_instance_uid,
         generation=of.generation,
-        findings_job_id=of.id,
-        profile=profile,
-        run=0,
         priority=of.priority,
         max_attempts=max_attempts,
     )
-    if made is not None:
-        return made, True
-    same = select(job.c.id).where(
-        job.c.lane == Lane.BUILD, job.c.findings_job_id == of.id, job.c.profile == profile, job.c.run == 0
-    )
-    return int(connection.execute(same).scalar_one()), False
+
+
+def add_rerun(connection: Connection, old: Job) -> int:
+    """A job like this one with the next `run` number, or the one that someone asked for at the same moment."""
+    kept = ("priority", "study_instance_uid", "series_instance_uid", "generation", "weights_digest", "settings",
+            "max_attempts", "completeness", "instances")  # fmt: skip
+    same = _work(old)
+    last = connection.execute(select(func.max(job.c.run)).where(_equal(same))).scalar_one()
+    values = {name: getattr(old, name) for name in kept if name not in same}
+    return _add(connection, {**same, "run": last + 1}, **values)[0]
 
 
 def builds_of(connection: Connection, inference_job_id: int) -> list[Job]:
     """The jobs that build this run's findings in further profiles, oldest first."""
     found = select(job).where(job.c.lane == Lane.BUILD, job.c.findings_job_id == inference_job_id).order_by(job.c.id)
     return [_job(row) for row in connection.execute(found).mappings()]
+
+
+def move(connection: Connection, event: Event, which: ColumnElement[bool], **values: Any) -> list[Job]:
+    """The jobs that made this move."""
+    moved = connection.execute(
+        update(job).where(which, job.c.state.in_(before(event))).values(state=target(event), **values).returning(job)
+    )
+    return [_job(row) for row in moved.mappings()]
 
 
 def claim(
@@ -233,7 +220,7 @@ def claim(
         .limit(1)
         .with_for_update(skip_locked=True)
     )
-    rows = _move(
+    rows = move(
         connection,
         Event.CLAIM,
         job.c.id == due.scalar_subquery(),
@@ -272,7 +259,7 @@ def heartbeat(
 def finish(connection: Connection, held: Job, outcome: Outcome, *, reason: str | None = None) -> bool:
     """The job is done and came to this; False when it is no longer this worker's."""
     return bool(
-        _move(
+        move(
             connection,
             Event.FINISH,
             _fence(held),
@@ -296,7 +283,7 @@ def retry(
     later = clock(connection) + round(wait_s * SECOND)
     spent = held.attempt if attempt is None else attempt
     return bool(
-        _move(
+        move(
             connection,
             Event.RETRY,
             _fence(held),
@@ -312,13 +299,13 @@ def retry(
 def park(connection: Connection, held: Job, *, wait_s: float, reason: str) -> bool:
     """The job waits for the far side's word, at most `wait_s`; False when it is no longer this worker's."""
     later = clock(connection) + round(wait_s * SECOND)
-    return bool(_move(connection, Event.PARK, _fence(held), **REST, not_before=later, reason=reason, problem=None))
+    return bool(move(connection, Event.PARK, _fence(held), **REST, not_before=later, reason=reason, problem=None))
 
 
 def wake(connection: Connection, job_id: int) -> bool:
     """The far side's word has come: the job is due at once and has spent no attempt; False when it does not wait."""
     return bool(
-        _move(
+        move(
             connection,
             Event.RETRY,
             and_(job.c.id == job_id, job.c.state == State.WAITING),
@@ -333,21 +320,21 @@ def wake_overdue(connection: Connection) -> list[Job]:
     """Jobs for which the far side's word has not come in time: due again."""
     at = clock(connection)
     overdue = and_(job.c.state == State.WAITING, job.c.not_before <= at)
-    return _move(connection, Event.RETRY, overdue, reason="the far side has not answered in time", problem="NoWord")
+    return move(connection, Event.RETRY, overdue, reason="the far side has not answered in time", problem="NoWord")
 
 
 def set_aside(connection: Connection, held: Job, *, reason: str, problem: str) -> bool:
     """The job waits for a person, and is held for this reason; False when it is no longer this worker's."""
     why = {"reason": reason, "problem": problem}
-    if not _move(connection, Event.RETRY, _fence(held), **REST, **why):
+    if not move(connection, Event.RETRY, _fence(held), **REST, **why):
         return False
-    return bool(_move(connection, Event.HOLD, job.c.id == held.id, **why))
+    return bool(move(connection, Event.HOLD, job.c.id == held.id, **why))
 
 
 def give_up(connection: Connection, held: Job, *, reason: str, problem: str) -> bool:
     """The job has failed for this reason; False when it is no longer this worker's."""
     return bool(
-        _move(
+        move(
             connection,
             Event.GIVE_UP,
             _fence(held),
@@ -364,7 +351,7 @@ def lose_leases(connection: Connection, *, gone: Collection[str] = ()) -> list[J
     at = clock(connection)
     silent = or_(job.c.lease_until < at, job.c.worker.in_(gone))
     reason = "the worker fell silent (killed, crashed or out of memory) during the last of its attempts"
-    failed = _move(
+    failed = move(
         connection,
         Event.GIVE_UP,
         and_(silent, job.c.attempt >= job.c.max_attempts),
@@ -373,7 +360,7 @@ def lose_leases(connection: Connection, *, gone: Collection[str] = ()) -> list[J
         problem="LeaseLost",
         finished_at=at,
     )
-    queued = _move(
+    queued = move(
         connection,
         Event.LEASE_LOST,
         and_(silent, job.c.attempt < job.c.max_attempts),
@@ -388,7 +375,7 @@ def lose_leases(connection: Connection, *, gone: Collection[str] = ()) -> list[J
 def overtaken(connection: Connection, held: Job, *, reason: str) -> bool:
     """Its worker found that newer inputs have taken this job's place; False when it is no longer this worker's."""
     at = clock(connection)
-    return bool(_move(connection, Event.SUPERSEDE, _fence(held), **REST, reason=reason, finished_at=at))
+    return bool(move(connection, Event.SUPERSEDE, _fence(held), **REST, reason=reason, finished_at=at))
 
 
 def supersede(
@@ -406,7 +393,7 @@ def supersede(
         job.c.series_instance_uid == series_instance_uid,
         job.c.id.not_in(keep),
     )
-    return _move(connection, Event.SUPERSEDE, stale, **REST, reason=reason, finished_at=clock(connection))
+    return move(connection, Event.SUPERSEDE, stale, **REST, reason=reason, finished_at=clock(connection))
 
 
 def turn_stale(
@@ -434,90 +421,30 @@ def turn_stale(
         and_(job.c.lane == Lane.DELIVER, job.c.result_set_id.in_(sets)),
         and_(job.c.lane == Lane.BUILD, job.c.findings_job_id.in_(stale)),
     )
-    _move(connection, Event.SUPERSEDE, follow, **REST, reason="newer results take its place", finished_at=at)
+    move(connection, Event.SUPERSEDE, follow, **REST, reason="newer results take its place", finished_at=at)
     return found
 
 
 def keep_for_person(connection: Connection, job_id: int, *, reason: str) -> bool:
     """A rule lets this queued job wait for a person; False when it is not queued (any more)."""
-    return bool(_move(connection, Event.HOLD, job.c.id == job_id, reason=reason))
-
-
-def hold(connection: Connection, job_id: int, *, who: str, reason: str = "held by a person") -> Job:
-    """A person keeps a queued job from being claimed.
-
-    Raises:  UnknownJob, IllegalMove
-    """
-    return _command(connection, Event.HOLD, job_id, who, why=reason, reason=reason)
-
-
-def release(connection: Connection, job_id: int, *, who: str, why: str = "") -> Job:
-    """A person lets a held job go on.
-
-    Raises:  UnknownJob, IllegalMove
-    """
-    return _command(connection, Event.RELEASE, job_id, who, why=why, reason=None, not_before=clock(connection))
-
-
-def cancel(connection: Connection, job_id: int, *, who: str, reason: str = "cancelled by a person") -> Job:
-    """A person ends a job, also one that runs: its worker learns it at the next heartbeat.
-
-    Raises:  UnknownJob, IllegalMove
-    """
-    return _command(
-        connection,
-        Event.CANCEL,
-        job_id,
-        who,
-        why=reason,
-        **REST,
-        reason=reason,
-        problem=None,
-        finished_at=clock(connection),
-    )
-
-
-def revive(connection: Connection, job_id: int, *, who: str, why: str = "") -> Job:
-    """A person gives a failed job all its attempts again.
-
-    Raises:  UnknownJob, IllegalMove
-    """
-    return _command(
-        connection,
-        Event.REVIVE,
-        job_id,
-        who,
-        why=why,
-        attempt=0,
-        not_before=clock(connection),
-        finished_at=None,
-        outcome=None,
-    )
-
-
-def rerun(connection: Connection, job_id: int, *, who: str, why: str = "") -> int:
-    """A new job like this one, with the next `run` number, so that its objects get their own UIDs.
-
-    Raises:  UnknownJob
-    """
-    old = _existing(connection, job_id)
-    kept = ("lane", "priority", "study_instance_uid", "series_instance_uid", "generation", "pixels_digest",
-            "identity_digest", "pipeline",
-            "pipeline_version", "weights_digest", "settings", "settings_digest", "result_set_id", "destination",
-            "findings_job_id", "profile", "max_attempts", "completeness",
-            "instances")  # fmt: skip
-    last = connection.execute(select(func.max(job.c.run)).where(_like(old))).scalar_one()
-    made = _insert(connection, **{name: getattr(old, name) for name in kept}, run=last + 1)
-    if made is None:  # someone asked for the same re-run at the same moment
-        made = connection.execute(select(job.c.id).where(_like(old), job.c.run == last + 1)).scalar_one()
-    audit.write(connection, who, "job.rerun", old.study_instance_uid, job=job_id, new_job=made, why=why)
-    return int(made)
+    return bool(move(connection, Event.HOLD, job.c.id == job_id, reason=reason))
 
 
 def find(connection: Connection, job_id: int) -> Job | None:
     """The job of this number."""
     row = connection.execute(select(job).where(job.c.id == job_id)).mappings().first()
     return _job(row) if row else None
+
+
+def existing(connection: Connection, job_id: int) -> Job:
+    """The job of this number.
+
+    Raises:  UnknownJob
+    """
+    found = find(connection, job_id)
+    if found is None:
+        raise UnknownJob(f"there is no job {job_id}", remedy="See `isocenter jobs list`")
+    return found
 
 
 def list_(
@@ -567,12 +494,14 @@ def lock(connection: Connection, job_id: int) -> Job:
     Raises:  UnknownJob
     """
     connection.execute(select(job.c.id).where(job.c.id == job_id).with_for_update())
-    return _existing(connection, job_id)
+    return existing(connection, job_id)
 
 
 def runs_of(connection: Connection, like: Job) -> list[Job]:
     """This job and all its re-runs, oldest first."""
-    return [_job(row) for row in connection.execute(select(job).where(_like(like)).order_by(job.c.run)).mappings()]
+    return [
+        _job(row) for row in connection.execute(select(job).where(_equal(_work(like))).order_by(job.c.run)).mappings()
+    ]
 
 
 def next_due(connection: Connection, lane: Lane, *, after: int) -> int | None:
@@ -582,52 +511,31 @@ def next_due(connection: Connection, lane: Lane, *, after: int) -> int | None:
     return earliest
 
 
-def _like(one: Job) -> ColumnElement[bool]:
-    """Same work whatever the run."""
+def _work(one: Job) -> dict[str, Any]:
+    """What makes two jobs the same work, whatever the run."""
     names = ["lane", "pixels_digest", "identity_digest", "pipeline", "pipeline_version", "settings_digest",
              "result_set_id", "destination", "findings_job_id", "profile"]  # fmt: skip
     if one.is_forward:
         names += ["study_instance_uid", "generation"]
-    return and_(*(job.c[name].is_not_distinct_from(getattr(one, name)) for name in names))
+    return {name: getattr(one, name) for name in names}
 
 
-def _insert(connection: Connection, **values: Any) -> int | None:
-    """The new queued job's id, or None where the unique index knows this work already."""
+def _equal(key: Mapping[str, Any]) -> ColumnElement[bool]:
+    return and_(*(job.c[name].is_not_distinct_from(value) for name, value in key.items()))
+
+
+def _add(connection: Connection, key: Mapping[str, Any], **values: Any) -> tuple[int, bool]:
+    """The one job of this key, which a unique index of the table covers, and whether this call queued it."""
     at = clock(connection)
-    fresh = insert_into(connection, job).values(
-        state=State.QUEUED, not_before=values.pop("not_before", at), created_at=at, **values
-    )
+    fresh = insert_into(connection, job).values(state=State.QUEUED, not_before=at, created_at=at, **key, **values)
     made = connection.scalar(fresh.on_conflict_do_nothing().returning(job.c.id))
-    return None if made is None else int(made)
-
-
-def _move(connection: Connection, event: Event, which: ColumnElement[bool], **values: Any) -> list[Job]:
-    """The jobs that made this move."""
-    moved = connection.execute(
-        update(job).where(which, job.c.state.in_(before(event))).values(state=target(event), **values).returning(job)
-    )
-    return [_job(row) for row in moved.mappings()]
+    if made is not None:
+        return int(made), True
+    return int(connection.execute(select(job.c.id).where(_equal(key))).scalar_one()), False
 
 
 def _fence(held: Job) -> ColumnElement[bool]:
     return and_(job.c.id == held.id, job.c.worker == held.worker, job.c.attempt == held.attempt)
-
-
-def _command(connection: Connection, event: Event, job_id: int, who: str, *, why: str = "", **values: Any) -> Job:
-    """A person's move, with its audit row, where their reason stands."""
-    moved = _move(connection, event, job.c.id == job_id, **values)
-    if not moved:
-        after(_existing(connection, job_id).state, event)  # raises, and says what the job can do instead
-        return _command(connection, event, job_id, who, why=why, **values)  # it moved between the two statements
-    audit.write(connection, who, f"job.{event}", moved[0].study_instance_uid, job=job_id, why=why)
-    return moved[0]
-
-
-def _existing(connection: Connection, job_id: int) -> Job:
-    found = find(connection, job_id)
-    if found is None:
-        raise UnknownJob(f"there is no job {job_id}", remedy="See `isocenter jobs list`")
-    return found
 
 
 def _job(row: Mapping[Any, Any]) -> Job:

@@ -22,7 +22,7 @@ from pynetdicom import AE
 from pynetdicom.pdu_primitives import UserIdentityNegotiation
 
 from pipelines import phantom, phantom_beat
-from router.db import alerts, beats, forgetting, instances, jobs, studies
+from router.db import alerts, beats, commands, forgetting, instances, jobs, studies
 from router.db.beats import Beat
 from router.db.engine import now, reading, writing
 from router.domain import heartbeat as domain
@@ -195,7 +195,7 @@ def clear(node: Node, phantoms: list[str]) -> None:
             queue = jobs.list_(connection, study_instance_uid=uid)
             for job in queue:
                 if job.state in forgetting.UNFINISHED:
-                    jobs.cancel(connection, job.id, who="heartbeat", reason="its cycle is over")
+                    commands.cancel(connection, job.id, who="heartbeat", why="its cycle is over")
             if any(job.state in forgetting.UNFINISHED or lately(job) for job in queue):
                 continue
             for stored in beats.paths_of(connection, uid):

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from sqlalchemy import Connection
 
 from router import rulebook
-from router.db import beats, decisions, findings, jobs, refusals, results, revisions
+from router.db import beats, commands, decisions, findings, jobs, refusals, results, revisions
 from router.destinations import Destination, Profile, folder
 from router.domain import heartbeat
 from router.domain.job import Job
@@ -74,7 +74,7 @@ def plan(connection: Connection, job_id: int, *, max_attempts: int) -> list[int]
                 max_attempts=max_attempts,
             )
             if new and name in aside:
-                jobs.hold(connection, delivery, who="decide", reason=aside[name])
+                commands.hold(connection, delivery, who="decide", why=aside[name])
             made.append((delivery, new))
         elif findings.find(connection, job_id) is not None:
             made.append(jobs.add_build(connection, job, profile=profile, max_attempts=BUILD_ATTEMPTS))

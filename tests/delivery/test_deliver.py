@@ -12,7 +12,7 @@ from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import CTImageStorage  # type: ignore[attr-defined]
 from structlog.testing import capture_logs
 
-from router.db import jobs
+from router.db import commands
 from router.db.engine import writing
 from router.domain.job import Lane, Outcome, State
 from router.work import circuit, deliver, loop
@@ -227,7 +227,7 @@ def test_a_destination_that_is_gone_is_named_and_its_return_is_enough(site: Site
         assert (job.state, job.problem) == (State.FAILED, "NoSuchDestination")
         site.destinations(pacs(far))
         with writing(site.node.engine) as connection:
-            jobs.revive(connection, delivery, who="anna")
+            commands.revive(connection, delivery, who="anna")
         site.node.bell.ring(Lane.DELIVER)
         assert site.ended(delivery).outcome is Outcome.DELIVERED
 
@@ -242,7 +242,7 @@ def test_what_was_taken_but_not_written_down_goes_again_as_the_same_bytes(site: 
         with writing(site.node.engine) as connection:
             connection.exec_driver_sql("DELETE FROM receipt")
             connection.exec_driver_sql(f"UPDATE job SET state = 'failed' WHERE id = {delivery}")
-            jobs.revive(connection, delivery, who="test")
+            commands.revive(connection, delivery, who="test")
         with delivering(site):
             site.ended(delivery)
     assert far.asked == uids(site, delivery) * 2
@@ -279,7 +279,7 @@ def test_a_duplicate_that_is_there_under_our_uid_has_been_delivered(site: Site) 
             site.ended(first)
             far.answers = [0x0111, 0x0111]
             with writing(site.node.engine) as connection:
-                second = jobs.rerun(connection, first, who="anna")
+                second = commands.rerun(connection, first, who="anna")
             site.node.bell.ring(Lane.DELIVER)
             assert site.ended(second).outcome is Outcome.DELIVERED
     assert {row["detail"] for row in site.receipts(second)} == {"0111 (Duplicate SOP Instance), and it is there"}
@@ -333,7 +333,7 @@ def test_a_set_for_another_patient_or_order_is_held_and_both_are_shown(
             assert "here PatientID 'PH0001', AccessionNumber 'ACC1'" in both["detail"]
             assert "'SECRET'" in both["detail"]
             with writing(site.node.engine) as connection:
-                jobs.release(connection, delivery, who="anna")
+                commands.release(connection, delivery, who="anna")
             site.node.bell.ring(Lane.DELIVER)
             assert site.ended(delivery).outcome is Outcome.DELIVERED
     out = capfd.readouterr()
@@ -408,7 +408,7 @@ def test_orthanc_holds_each_object_once_however_often_it_is_sent(site: Site, tmp
         with delivering(site):
             assert site.ended(delivery).outcome is Outcome.DELIVERED
             with writing(site.node.engine) as connection:
-                again = jobs.rerun(connection, delivery, who="anna")
+                again = commands.rerun(connection, delivery, who="anna")
             site.node.bell.ring(Lane.DELIVER)
             assert site.ended(again).outcome is Outcome.DELIVERED
         assert sorted(one["SOPInstanceUID"] for one in far.instances()) == sorted(uids(site, delivery))

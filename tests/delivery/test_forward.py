@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from router.db import instances, jobs, receipts
+from router.db import commands, instances, jobs, receipts
 from router.db.engine import now, reading, writing
 from router.domain.delivery import Standing
 from router.domain.job import Outcome, State
@@ -134,7 +134,7 @@ def test_a_person_may_have_it_forwarded_again(site: Site) -> None:
         with delivering(site):
             site.ended(job)
             with writing(site.node.engine) as connection:
-                again = jobs.rerun(connection, job, who="person")
+                again = commands.rerun(connection, job, who="person")
             assert again != job
             assert site.ended(again).outcome is Outcome.DELIVERED
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from router.db import decisions, filing, instances, jobs, results, revisions, studies
+from router.db import commands, decisions, filing, instances, jobs, results, revisions, studies
 from router.db.engine import now, reading, writing
 from router.db.tables import study
 from router.destinations import Profile
@@ -312,7 +312,7 @@ def test_a_run_that_a_person_asked_for_again_is_not_superseded_by_a_late_series(
     site.receive(3)
     site.decide()
     with writing(site.node.engine) as connection:
-        again = jobs.rerun(connection, site.jobs()[0].id, who="tester")
+        again = commands.rerun(connection, site.jobs()[0].id, who="tester")
     site.receive(3, series="1.2.3.2")
     site.decide()
     assert next(job for job in site.jobs() if job.id == again).state is State.QUEUED

@@ -7,7 +7,7 @@ import pytest
 
 from router import revise, rulebook
 from router.config import OffPeak
-from router.db import decisions, jobs
+from router.db import commands, decisions, jobs
 from router.db.engine import now, reading, writing
 from router.domain.job import Lane, State
 from router.domain.rules import Priority
@@ -32,7 +32,7 @@ def test_a_rule_that_holds_lets_its_job_wait_for_a_person(make_site: MakeSite) -
     assert decided(site)[0].reasons["hold"] == job.reason
     with writing(site.node.engine) as connection:
         assert jobs.claim(connection, Lane.INFER, "w", 60) is None
-        jobs.release(connection, job.id, who="tester")
+        commands.release(connection, job.id, who="tester")
         assert jobs.claim(connection, Lane.INFER, "w", 60) is not None
     assert site.acts()[-1] == "job.release"
 
@@ -42,7 +42,7 @@ def test_what_a_person_released_is_not_held_again_when_the_study_grows(make_site
     site.receive()
     site.decide()
     with writing(site.node.engine) as connection:
-        jobs.release(connection, site.jobs()[0].id, who="tester")
+        commands.release(connection, site.jobs()[0].id, who="tester")
     site.receive(series="1.2.3.2")
     site.decide()
     assert [job.state for job in site.jobs()] == [State.QUEUED, State.HELD]

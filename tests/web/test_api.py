@@ -14,7 +14,7 @@ from schemathesis.specs.openapi.checks import response_schema_conformance, statu
 from sqlalchemy import update
 
 from router import rulebook
-from router.db import jobs, revisions, studies, tables
+from router.db import commands, jobs, revisions, studies, tables
 from router.db.engine import now, writing
 from router.db.revisions import Kind
 from router.domain.access import Scope
@@ -166,7 +166,7 @@ def test_each_change_is_told_within_a_second(window: Window) -> None:
     job_id = arrive(window.node)
     until(lambda: {event for event, _ in heard} == {"study", "job"}, deadline_s=60, what="both events")
     with writing(window.node.engine) as connection:
-        jobs.cancel(connection, job_id, who="test")
+        commands.cancel(connection, job_id, who="test")
     listener.join(10)
     assert heard[-1][1] == heard[-1][1] | {"id": job_id, "state": "cancelled"}
 

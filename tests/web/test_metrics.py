@@ -12,7 +12,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import delete, event, insert, update
 
-from router.db import alerts, beats, durations, jobs, revisions, studies
+from router.db import alerts, beats, commands, durations, jobs, revisions, studies
 from router.db.engine import now, reading, writing
 from router.db.tables import job, result_set, study
 from router.domain.access import Scope
@@ -124,7 +124,7 @@ def test_what_was_committed_late_is_counted(window: Window) -> None:
     number = live(window.node, "1.11")
     scrape(window)
     with writing(window.node.engine) as connection:
-        jobs.rerun(connection, number, who="test")
+        commands.rerun(connection, number, who="test")
         held = jobs.claim(connection, Lane.INFER, "test", 60)
         assert held is not None
         jobs.finish(connection, held, Outcome.RESULT)
@@ -224,7 +224,7 @@ def lived(window: Window) -> tuple[Samples, str]:
         connection.execute(update(study).where(study.c.study_instance_uid == "2.2").values(state="held"))
         beats.begin(connection, "2.9", asked_by="test", folder=Path("/tmp"), deadline_s=60)
         beats.end(connection, "2.9", stage=None, what=None, volume_ml=1.0)
-        jobs.revive(connection, retried, who="test")
+        commands.revive(connection, retried, who="test")
         connection.execute(update(job).where(job.c.study_instance_uid == "2.3").values(problem="GapInSeries"))
     return scrape(window)
 

@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.catalog import find
 from router import views, why
-from router.db import alerts, breakers, jobs, results
+from router.db import alerts, breakers, commands, results
 from router.db.engine import reading, writing
 from router.domain.job import Lane, Outcome, State
 from router.work import outbox
@@ -221,7 +221,7 @@ def test_cancelling_ends_the_run_and_the_next_job_gets_a_fresh_process(site: Sit
     with inferring(site):
         until(lambda: site.job(hanging).phase == "looking", what="the run")
         with writing(site.node.engine) as connection:
-            jobs.cancel(connection, hanging, who="anna")
+            commands.cancel(connection, hanging, who="anna")
         assert site.ended(site.decide("pacs", rule="other"), deadline_s=60).outcome is Outcome.RESULT
     assert site.job(hanging).state is State.CANCELLED
 
@@ -270,7 +270,7 @@ def test_a_rerun_makes_new_objects_for_the_same_destinations(site: Site) -> None
     with inferring(site):
         site.ended(first)
         with writing(site.node.engine) as connection:
-            second = jobs.rerun(connection, first, who="anna")
+            second = commands.rerun(connection, first, who="anna")
         site.node.bell.ring(Lane.INFER)
         site.ended(second)
     uids = [{one.sop_instance_uid for one in site.results(job)} for job in (first, second)]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from router.db import jobs
+from router.db import commands
 from router.db.engine import writing
 from router.domain.job import Job, Lane, Outcome, State
 from router.work.loop import sweep
@@ -83,4 +83,4 @@ def test_a_role_that_was_killed_has_its_job_again_at_once_and_not_when_the_lease
     (moved,) = sweep(site.node)
     assert (moved.id, moved.state, moved.attempt) == (job_id, State.QUEUED, 1)
     with writing(site.node.engine) as connection:
-        jobs.cancel(connection, job_id, who="test")
+        commands.cancel(connection, job_id, who="test")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, select, update
 
-from router.db import alerts, breakers, jobs, receipts, results
+from router.db import alerts, breakers, commands, jobs, receipts, results
 from router.db.engine import clock, reading, writing
 from router.db.tables import audit, job, study
 from router.domain.delivery import Receipt, Result, Verdict
@@ -190,7 +190,7 @@ def test_a_job_set_aside_waits_for_a_person_with_its_reason(engine: Engine) -> N
     assert done(engine, jobs.set_aside, in_hand(engine), reason="another patient", problem="OtherStudy")
     held = now(engine, job_id)
     assert (held.state, held.reason, held.worker, held.lease_until) == (State.HELD, "another patient", None, None)
-    assert done(engine, jobs.release, job_id, who="anna").problem == "OtherStudy"
+    assert done(engine, commands.release, job_id, who="anna").problem == "OtherStudy"
 
 
 def test_the_urgent_comes_first_then_the_one_that_came_first(engine: Engine) -> None:
@@ -298,13 +298,13 @@ def test_a_job_ends_once(engine: Engine) -> None:
 
 def test_every_move_of_a_person_leaves_an_audit_row(engine: Engine) -> None:
     job_id = added(engine)
-    done(engine, jobs.hold, job_id, who="anna")
+    done(engine, commands.hold, job_id, who="anna")
     assert claimed(engine) is None
-    done(engine, jobs.release, job_id, who="anna")
+    done(engine, commands.release, job_id, who="anna")
     assert done(engine, jobs.give_up, in_hand(engine), reason="broken", problem="X")
-    assert done(engine, jobs.revive, job_id, who="anna").attempt == 0
-    done(engine, jobs.cancel, job_id, who="anna")
-    done(engine, jobs.rerun, job_id, who="anna")
+    assert done(engine, commands.revive, job_id, who="anna").attempt == 0
+    done(engine, commands.cancel, job_id, who="anna")
+    done(engine, commands.rerun, job_id, who="anna")
     with reading(engine) as connection:
         rows = connection.execute(select(audit.c.who, audit.c.act, audit.c.study_instance_uid)).all()
     acts = ["job.hold", "job.release", "job.revive", "job.cancel", "job.rerun"]
@@ -314,15 +314,15 @@ def test_every_move_of_a_person_leaves_an_audit_row(engine: Engine) -> None:
 def test_cancelling_a_running_job_takes_it_from_its_worker(engine: Engine) -> None:
     added(engine)
     held = in_hand(engine)
-    assert done(engine, jobs.cancel, held.id, who="anna").state is State.CANCELLED
+    assert done(engine, commands.cancel, held.id, who="anna").state is State.CANCELLED
     assert not done(engine, jobs.heartbeat, held, MINUTE_S)
     assert not done(engine, jobs.finish, held, Outcome.RESULT)
 
 
 def test_a_rerun_is_a_new_job_with_the_next_number(engine: Engine) -> None:
     first = added(engine)
-    second = done(engine, jobs.rerun, first, who="anna")
-    third = done(engine, jobs.rerun, first, who="anna")
+    second = done(engine, commands.rerun, first, who="anna")
+    third = done(engine, commands.rerun, first, who="anna")
     with reading(engine) as connection:
         runs = jobs.runs_of(connection, now(engine, second))
     assert [(one.id, one.run) for one in runs] == [(first, 0), (second, 1), (third, 2)]
@@ -331,9 +331,9 @@ def test_a_rerun_is_a_new_job_with_the_next_number(engine: Engine) -> None:
 def test_what_a_job_cannot_do_is_said_with_what_it_can(engine: Engine) -> None:
     job_id = added(engine)
     with pytest.raises(IllegalMove, match=r"a queued job cannot release\. It can: cancel, claim, hold, supersede"):
-        done(engine, jobs.release, job_id, who="anna")
+        done(engine, commands.release, job_id, who="anna")
     with pytest.raises(jobs.UnknownJob, match="there is no job 4711"):
-        done(engine, jobs.cancel, 4711, who="anna")
+        done(engine, commands.cancel, 4711, who="anna")
 
 
 def test_newer_inputs_supersede_what_is_not_finished(engine: Engine) -> None:
@@ -359,14 +359,14 @@ def put(engine: Engine, job_id: int, state: State) -> Job:
 
 MOVES: dict[Event, Callable[[Engine, Job], Any]] = {
     Event.CLAIM: lambda engine, one: claimed(engine),
-    Event.HOLD: lambda engine, one: done(engine, jobs.hold, one.id, who="p"),
-    Event.RELEASE: lambda engine, one: done(engine, jobs.release, one.id, who="p"),
+    Event.HOLD: lambda engine, one: done(engine, commands.hold, one.id, who="p"),
+    Event.RELEASE: lambda engine, one: done(engine, commands.release, one.id, who="p"),
     Event.RETRY: lambda engine, one: done(engine, jobs.retry, one, wait_s=0, reason="r", problem="p"),
     Event.FINISH: lambda engine, one: done(engine, jobs.finish, one, Outcome.RESULT),
     Event.GIVE_UP: lambda engine, one: done(engine, jobs.give_up, one, reason="r", problem="p"),
     Event.LEASE_LOST: lambda engine, one: done(engine, jobs.lose_leases, gone=["w"]),
-    Event.REVIVE: lambda engine, one: done(engine, jobs.revive, one.id, who="p"),
-    Event.CANCEL: lambda engine, one: done(engine, jobs.cancel, one.id, who="p"),
+    Event.REVIVE: lambda engine, one: done(engine, commands.revive, one.id, who="p"),
+    Event.CANCEL: lambda engine, one: done(engine, commands.cancel, one.id, who="p"),
     Event.SUPERSEDE: lambda engine, one: done(
         engine, jobs.supersede, study_instance_uid="1.2.3", series_instance_uid="1.2.3.4", keep=[]
     ),

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage
 from sqlalchemy import update
 
-from router.db import instances, jobs, revisions, studies
+from router.db import commands, instances, jobs, revisions, studies
 from router.db.engine import reading, writing
 from router.db.revisions import Kind
 from router.db.tables import instance, study
@@ -296,7 +296,7 @@ def test_a_correction_runs_nothing_again_sends_what_nobody_has_and_holds_the_res
         "release this one to send corrected ones"
     )
     with writing(site.node.engine) as connection:
-        jobs.release(connection, held.id, who="tester")
+        commands.release(connection, held.id, who="tester")
     with running(site, Lane.DELIVER, deliver.serve):
         assert site.ended(held.id).outcome is Outcome.DELIVERED
 

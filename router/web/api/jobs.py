@@ -1,13 +1,12 @@
 """Jobs: what runs, ran or failed, and a person's word in it."""
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
-from sqlalchemy import Connection
 
 from router import views
+from router.db import commands
 from router.db import jobs as queue
 from router.db.engine import reading, writing
 from router.domain.job import Lane, Outcome, State
@@ -63,10 +62,10 @@ def routes(node: Node) -> APIRouter:
         with reading(node.engine) as connection:
             return views.job_in_full(connection, job_id)
 
-    def command(verb: str, act: Callable[[Connection, int, str, str], object], says: str) -> None:
+    def command(verb: str, act: commands.Command, says: str) -> None:
         def route(job_id: Number, why: Reason, person: Asking) -> JobLine:
             with writing(node.engine) as connection:
-                done = act(connection, job_id, person.who, why.reason)
+                done = act(connection, job_id, who=person.who, why=why.reason)
                 found = queue.find(connection, done if isinstance(done, int) else job_id)
             assert found is not None
             node.bell.ring(str(found.lane))
@@ -81,14 +80,11 @@ def routes(node: Node) -> APIRouter:
     return router
 
 
-COMMANDS: dict[str, tuple[Callable[[Connection, int, str, str], object], str]] = {
-    "retry": (lambda c, n, who, why: queue.revive(c, n, who=who, why=why), "Give a failed job all its attempts again."),
-    "cancel": (lambda c, n, who, why: queue.cancel(c, n, who=who, reason=why), "End a job, also one that is running."),
-    "hold": (lambda c, n, who, why: queue.hold(c, n, who=who, reason=why), "Keep a queued job from starting."),
-    "release": (lambda c, n, who, why: queue.release(c, n, who=who, why=why), "Let a held job go on."),
-    "rerun": (
-        lambda c, n, who, why: queue.rerun(c, n, who=who, why=why),
-        "Do the same work once more as a new job, whose objects get UIDs of their own.",
-    ),
+COMMANDS: dict[str, tuple[commands.Command, str]] = {
+    "retry": (commands.revive, "Give a failed job all its attempts again."),
+    "cancel": (commands.cancel, "End a job, also one that is running."),
+    "hold": (commands.hold, "Keep a queued job from starting."),
+    "release": (commands.release, "Let a held job go on."),
+    "rerun": (commands.rerun, "Do the same work once more as a new job, whose objects get UIDs of their own."),
 }
 """A person's words in the queue; the console has the same."""

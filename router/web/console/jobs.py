@@ -167,7 +167,7 @@ def command(desk: Desk, job: Job, verb: str, then: Callable[[], object]) -> None
 
     def do(who: str, reason: str) -> None:
         with writing(desk.node.engine) as connection:
-            act(connection, job.id, who, reason)
+            act(connection, job.id, who=who, why=reason)
         desk.node.bell.ring(str(job.lane))
 
     desk.ask(f"{verb.capitalize()} job {job.id}", Scope.OPERATE, do, then=then)
