@@ -147,6 +147,7 @@ def test_the_attempts_would_succeed_without_walls(listening: int, tmp_path: Path
         assert attempt in done.stdout
 
 
+@pytest.mark.long
 def test_its_findings_are_those_of_the_same_network_without_code(listening: int, tmp_path: Path) -> None:
     folder = own(tmp_path / "own", listening)
     plain = bundles.pipeline(bundles.read(bundle(tmp_path / "plain", {"_target_": "UNet", **TINY})))

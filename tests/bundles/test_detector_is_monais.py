@@ -125,6 +125,7 @@ def monai_boxes(network: torch.nn.Module, folder: Path, image: Path, tile: list[
     return dict(ConvertBoxModed("box", src_mode="xyzxyz", dst_mode="cccwhd")(data))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tile", [[512, 512, 192], [32, 32, 16]], ids=["whole", "tiles"])
 def test_boxes_are_monais_in_patient_millimetres(tile: list[int], tmp_path: Path) -> None:
     written = toys.config(NETWORK, [TURN, SPACE, WINDOW], WORLD, INFERER, **detector(tile))
@@ -147,6 +148,7 @@ def test_boxes_are_monais_in_patient_millimetres(tile: list[int], tmp_path: Path
         np.testing.assert_allclose(high - low, size, atol=2e-3)
 
 
+@pytest.mark.long
 def test_a_minimum_score_leaves_doubtful_boxes_out(tmp_path: Path) -> None:
     written = toys.config(NETWORK, [TURN, SPACE, WINDOW], WORLD, INFERER, **detector([512, 512, 192]))
     torch.manual_seed(0)

@@ -136,6 +136,7 @@ def test_a_two_dimensional_network_labels_each_image_of_a_series(tmp_path: Path)
 DENSE = {"_target_": "DenseNet121", "spatial_dims": 2, "in_channels": 1, "out_channels": 4}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "after", [[SIGMOID, HALF], [SOFTMAX, {**ARGMAX, "to_onehot": 4}], [ARGMAX]], ids=["sigmoid", "softmax", "argmax"]
 )

@@ -231,6 +231,7 @@ def side(ca: certificates.Credential, folder: Path, name: str) -> ssl.SSLContext
     return server_context(Tls(certificate_file=own.certificate_file, key_file=own.key_file), "none")
 
 
+@pytest.mark.long
 def test_the_command_tells_and_exits_by_what_it_found(made: Made) -> None:
     port = free_port()
     made.pacs(port)

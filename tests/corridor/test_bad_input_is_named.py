@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import yaml
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian
@@ -25,6 +26,7 @@ def fails(*arguments: str | Path, code: int, says: list[str]) -> None:
     assert not missing, f"{missing} not in: {done.stderr}"
 
 
+@pytest.mark.long
 def test_a_file_that_is_not_dicom_is_named(tmp_path: Path) -> None:
     letter = tmp_path / "letter.txt"
     letter.write_text("Dear colleague")
@@ -34,6 +36,7 @@ def test_a_file_that_is_not_dicom_is_named(tmp_path: Path) -> None:
     fails("run", "ct_spleen", tmp_path, "--out", tmp_path / "out", code=1, says=["ct_spleen", "ct_lung"])
 
 
+@pytest.mark.long
 def test_nobody_listening_is_said(chest_phantom: Path) -> None:
     port = free_port()
     fails("send", chest_phantom, "--to", f"ISOCENTER@127.0.0.1:{port}", code=1, says=[str(port)])
@@ -54,6 +57,7 @@ def test_an_unknown_rule_field_has_line_column_and_suggestion(tmp_path: Path, ar
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_wrong_setting_has_line_and_column(tmp_path: Path, archive: Archive) -> None:
     isocenter("init", tmp_path / "node", "--pacs", archive.address)
     config = tmp_path / "node" / "isocenter.yaml"
@@ -61,6 +65,7 @@ def test_a_wrong_setting_has_line_and_column(tmp_path: Path, archive: Archive) -
     fails("serve", "--config", config, code=2, says=["isocenter.yaml:3:9", "65535"])
 
 
+@pytest.mark.long
 def test_a_taken_port_is_named(tmp_path: Path, archive: Archive) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -71,6 +76,7 @@ def test_a_taken_port_is_named(tmp_path: Path, archive: Archive) -> None:
         fails("serve", "--config", tmp_path / "node" / "isocenter.yaml", code=1, says=[str(port)])
 
 
+@pytest.mark.long
 def test_a_store_that_cannot_be_written_is_named(tmp_path: Path, archive: Archive) -> None:
     isocenter("init", tmp_path / "node", "--pacs", archive.address, "--port", str(free_port()))
     config = tmp_path / "node" / "isocenter.yaml"
@@ -80,6 +86,7 @@ def test_a_store_that_cannot_be_written_is_named(tmp_path: Path, archive: Archiv
     fails("serve", "--config", config, code=1, says=["/proc/isocenter-store"])
 
 
+@pytest.mark.long
 def test_a_wrong_class_or_a_truncated_data_set_is_refused_and_the_rest_is_kept(
     tmp_path: Path, archive: Archive, chest_phantom: Path
 ) -> None:
@@ -123,6 +130,7 @@ def status_of(file: Path, sop_class: str, port: int) -> int:
         association.release()
 
 
+@pytest.mark.long
 def test_sigterm_drains_and_exits_cleanly(tmp_path: Path, archive: Archive, chest_phantom: Path) -> None:
     with node(tmp_path / "node", archive.address) as ours:
         ours.send(chest_phantom)

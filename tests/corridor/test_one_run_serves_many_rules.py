@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.conftest import until
@@ -9,6 +10,7 @@ from tests.corridor.conftest import Archive
 from tests.servers import isocenter, node
 
 
+@pytest.mark.long
 def test_two_rules_and_two_destinations_share_one_run(tmp_path: Path, archive: Archive, chest_phantom: Path) -> None:
     shelf = tmp_path / "shelf"
     shelf.mkdir()

@@ -162,6 +162,7 @@ def test_who_takes_requests_and_never_reports_is_read_back_unless_commitment_is_
     assert far.found == (2 if commitment == "ask" else 0), "one C-FIND a series"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("heard", "finds", "requests", "how"),
     [(False, True, 1, "read back"), (True, True, 3, "read back"), (False, False, 3, "accepted")],

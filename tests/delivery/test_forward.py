@@ -82,6 +82,7 @@ def test_after_an_abort_only_what_is_missing_goes_again(site: Site) -> None:
     assert far.kept == stored(site)
 
 
+@pytest.mark.long
 def test_of_a_study_that_has_grown_only_the_new_instances_go_and_of_a_corrected_one_the_correction(site: Site) -> None:
     site.receive()
     (first, *_) = sorted((site.folder / "scan").iterdir())

@@ -35,6 +35,7 @@ def busy() -> Iterator[None]:
     sys.setswitchinterval(interval)
 
 
+@pytest.mark.long
 def test_every_answer_reaches_the_one_who_asked_on_a_busy_machine(busy: None) -> None:
     far = AE()
     far.add_supported_context(Verification)

@@ -71,6 +71,7 @@ def test_every_command_is_in_the_docs_and_its_help_ends_in_an_example(path: tupl
     assert COMMANDS[path].help
 
 
+@pytest.mark.long
 def test_help_of_every_command_is_printed() -> None:
     for words in ([], *({path[:1] for path in COMMANDS})):
         done = subprocess.run(

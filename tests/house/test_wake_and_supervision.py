@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import psutil
+import pytest
 
 from router.wake import Bell, Ear
 from tests.conftest import until
@@ -29,6 +30,7 @@ def test_a_dead_ear_is_swept_and_a_bell_without_ears_rings_for_nobody(tmp_path: 
     assert not left.exists()
 
 
+@pytest.mark.long
 def test_a_role_that_was_killed_is_started_again(tmp_path: Path) -> None:
     with node(tmp_path / "node", "PACS@127.0.0.1:1") as ours:
         assert ours.process is not None

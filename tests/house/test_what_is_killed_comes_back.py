@@ -3,6 +3,8 @@
 import socket
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import until
 from tests.servers import listens, node
 
@@ -15,6 +17,7 @@ def taken(port: int) -> socket.socket | None:
         return None
 
 
+@pytest.mark.long
 def test_whatever_is_killed_is_started_again_even_if_its_next_start_fails(tmp_path: Path) -> None:
     with node(tmp_path / "node", "PACS@127.0.0.1:1") as ours:
         first = until(lambda: ours.processes().get("pipeline"), deadline_s=60, what="the pipeline's process")

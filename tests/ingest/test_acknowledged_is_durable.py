@@ -62,7 +62,7 @@ class Sender(threading.Thread):
             return
 
 
-@pytest.mark.parametrize("round_", range(ROUNDS))
+@pytest.mark.parametrize("round_", [0, 1, *(pytest.param(one, marks=pytest.mark.long) for one in range(2, ROUNDS))])
 def test_kill_nine_in_the_middle_of_eight_associations_loses_nothing_acknowledged(tmp_path: Path, round_: int) -> None:
     port = free_port()
     with door_process(tmp_path, port) as process:
@@ -97,6 +97,7 @@ def pretending() -> Iterator[None]:
         pytest.skip(str(error))
 
 
+@pytest.mark.long
 def test_a_power_cut_loses_nothing_acknowledged(tmp_path: Path) -> None:
     image, mount, port = tmp_path / "image", tmp_path / "disk", free_port()
     with pretending(), ext4(image, mount), door_process(mount, port, *POWER_CUT_SETTINGS) as process:
@@ -119,6 +120,7 @@ def test_a_power_cut_loses_nothing_acknowledged(tmp_path: Path) -> None:
             assert len(door.content(row)) == row.size
 
 
+@pytest.mark.long
 def test_a_disk_that_is_full_to_the_last_byte_acknowledges_nothing_until_there_is_room(tmp_path: Path) -> None:
     mount = tmp_path / "disk"
     big = slice_of(number=2, pixels=pixels(2), Rows=96, Columns=256)
@@ -318,6 +320,7 @@ def ignores(pid: int, told: signal.Signals) -> bool:
     return mask is not None and bool(int(mask[1], 16) >> (told - 1) & 1)
 
 
+@pytest.mark.long
 def test_a_digester_is_not_ended_by_what_is_told_to_all_and_ends_with_its_door(tmp_path: Path) -> None:
     port = free_port()
     with door_process(tmp_path, port) as process, Wire(port) as wire:

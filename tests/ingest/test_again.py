@@ -60,6 +60,7 @@ def test_a_repeat_whose_file_is_gone_is_stored_again(door: Door) -> None:
     assert again.path != row.path
 
 
+@pytest.mark.long
 def test_a_repeat_whose_file_is_cut_short_is_stored_again(door: Door) -> None:
     send(door, slice_of())
     (row,) = until(lambda: [row for row in door.rows() if row.dataset_digest])
@@ -69,6 +70,7 @@ def test_a_repeat_whose_file_is_cut_short_is_stored_again(door: Door) -> None:
     assert door.node.store.has(again.path, size=again.size)
 
 
+@pytest.mark.long
 def test_a_repeat_after_a_purge_is_stored_again(door: Door) -> None:
     send(door, slice_of())
     (row,) = until(lambda: [row for row in door.rows() if row.dataset_digest])

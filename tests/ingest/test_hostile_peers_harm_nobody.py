@@ -80,6 +80,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_stream_ends_its_association_only(hasty: Door, name: str) -> None:
     with Wire(hasty.port) as good, Wire(hasty.port) as bad:
@@ -106,6 +107,7 @@ REQUESTS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", REQUESTS)
 def test_what_is_no_request_is_dropped_in_time(hasty: Door, name: str) -> None:
     with Wire(hasty.port) as wire:
@@ -121,6 +123,7 @@ def test_a_wrong_protocol_version_is_rejected(hasty: Door) -> None:
         assert wire.pdu()[0] == REJECTED
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sent", [1, 5, 6, 9, 12, 200])
 def test_half_a_pdu_and_then_silence_is_dropped(hasty: Door, sent: int) -> None:
     with Wire(hasty.port) as wire:
@@ -274,6 +277,7 @@ def test_a_peer_with_a_tiny_maximum_length_gets_its_answer_in_pieces(hasty: Door
     assert b"1.2.3.4.1" in command
 
 
+@pytest.mark.long
 def test_a_peer_that_never_reads_its_answers_is_dropped(tmp_path: Path) -> None:
     with listening(tmp_path, pdu_timeout_s=1, idle_timeout_s=30) as door, Wire(door.port, receive_buffer=4096) as wire:
         wire.associate(window=(0, 1))
@@ -288,6 +292,7 @@ def test_a_peer_that_never_reads_its_answers_is_dropped(tmp_path: Path) -> None:
         until(lambda: not door_threads(), deadline_s=30)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("waits_for", ["the acceptance", "the answer to a C-STORE"])
 def test_a_peer_that_waits_for_us_is_not_silent(tmp_path: Path, waits_for: str) -> None:
     """However long our database takes: an association is idle only while nobody owes it anything."""

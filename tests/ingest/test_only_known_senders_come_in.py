@@ -157,6 +157,7 @@ def test_a_full_disk_rejects_for_a_while(tmp_path: Path) -> None:
         assert rejection_of(door) == why(Rejection.TEMPORARY_CONGESTION)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("offered", "taken"),
     [

@@ -116,6 +116,7 @@ def test_a_stable_study_is_stored_byte_for_byte_digested_and_audited_and_only_wh
         ]
 
 
+@pytest.mark.long
 def test_what_became_stable_while_we_were_away_is_there_after_the_start_and_what_was_there_before_us_is_not(
     tmp_path: Path, archive: Orthanc
 ) -> None:
@@ -134,6 +135,7 @@ def test_what_became_stable_while_we_were_away_is_there_after_the_start_and_what
         assert [row.study_instance_uid for row in door.rows()] == ["1.2.21"]
 
 
+@pytest.mark.long
 def test_a_fetch_that_broke_off_is_finished_and_nothing_of_it_exists_twice(tmp_path: Path, archive: Orthanc) -> None:
     slices = [slice_of("1.2.30", "1.2.30.1", number) for number in (1, 2, 3)]
     with listening(tmp_path) as door:
@@ -164,6 +166,7 @@ def test_a_fetch_that_broke_off_is_finished_and_nothing_of_it_exists_twice(tmp_p
         assert [ending for _, _, _, ending in received(door)] == ["lost", "release"]
 
 
+@pytest.mark.long
 def test_an_archive_that_may_not_store_here_is_an_alert_that_says_what_to_do_until_it_may(
     tmp_path: Path, archive: Orthanc
 ) -> None:
@@ -186,6 +189,7 @@ def test_an_archive_that_may_not_store_here_is_an_alert_that_says_what_to_do_unt
         until(lambda: not standing(), what="the alert's end")
 
 
+@pytest.mark.long
 def test_a_disk_without_room_lets_the_study_wait(tmp_path: Path, archive: Orthanc) -> None:
     with listening(tmp_path, storage={"refuse_free_gb": 1e6, "purge_free_gb": 1e6}) as door:
         door.accept(ARCHIVE)

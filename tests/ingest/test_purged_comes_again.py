@@ -85,6 +85,7 @@ def test_what_is_purged_is_gone_and_comes_again_whole(full: Door) -> None:
     assert len(full.files()) == 5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kill_at", [1, 2, 4])
 def test_a_purge_that_was_killed_between_file_and_row_loses_nothing_that_comes_again(full: Door, kill_at: int) -> None:
     assert purge(full, kill_at=kill_at) == -signal.SIGKILL
@@ -95,6 +96,7 @@ def test_a_purge_that_was_killed_between_file_and_row_loses_nothing_that_comes_a
     assert len(full.files()) == 5
 
 
+@pytest.mark.long
 def test_a_purge_that_was_killed_is_finished_by_the_next(full: Door) -> None:
     assert purge(full, kill_at=3) == -signal.SIGKILL
     assert purge(full) == 0
@@ -102,6 +104,7 @@ def test_a_purge_that_was_killed_is_finished_by_the_next(full: Door) -> None:
     assert {row.status for row in full.rows()} == {Status.PURGED}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("values", [{"state": "held"}, {"state": "receiving", "decide_at": 1}])
 def test_a_study_that_is_not_decided_stays(full: Door, values: dict[str, object]) -> None:
     with writing(full.node.engine) as connection:
@@ -126,6 +129,7 @@ def test_damage_in_the_store_is_named_file_by_file(full: Door) -> None:
     assert faults[other] == "other bytes than were received"
 
 
+@pytest.mark.long
 def test_the_plan_touches_nothing(full: Door) -> None:
     node = make_node(folder_of(full), retention=Retention(keep_days=0).model_dump())
     (one,) = retain.planned(node)
@@ -134,6 +138,7 @@ def test_the_plan_touches_nothing(full: Door) -> None:
     node.engine.dispose()
 
 
+@pytest.mark.long
 def test_a_backup_made_while_the_node_receives_is_restored_and_reconciled_with_the_store(tmp_path: Path) -> None:
     config, copy = tmp_path / "isocenter.yaml", tmp_path / "copy.db"
     config.write_text("")

@@ -142,6 +142,7 @@ def test_dciodvfy_finds_no_error_in_further_kinds(exemplars: dict[str, Path], tm
     assert errors(output("dciodvfy", str(bad(path, lambda dataset: delattr(dataset, "StudyInstanceUID"), tmp_path))))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", OTHERS)
 def test_pixelmed_finds_no_error_in_further_kinds(exemplars: dict[str, Path], tmp_path: Path, kind: str):
     component("PixelMed")
@@ -149,6 +150,7 @@ def test_pixelmed_finds_no_error_in_further_kinds(exemplars: dict[str, Path], tm
     assert errors(output(*validator, str(exemplars[f"{kind}_{'again' if kind == NOTE else 'both'}"]))) == []
 
 
+@pytest.mark.long
 def test_label_maps_and_reports_on_them_are_read_by_tools_of_every_age(exemplars: dict[str, Path], tmp_path: Path):
     for name in ("dicom3tools", "PixelMed", "DCMTK"):
         component(name)
@@ -209,6 +211,7 @@ def test_dcentvfy_finds_one_patient_and_study(exemplars: dict[str, Path], tmp_pa
     assert errors(output("dcentvfy", *images, str(exemplars["seg_both"]), str(stranger)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["seg_both", "seg_one"])
 def test_pixelmed_finds_no_error_in_segmentations(exemplars: dict[str, Path], tmp_path: Path, name: str):
     component("PixelMed")

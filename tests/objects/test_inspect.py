@@ -83,6 +83,7 @@ def test_a_good_segmentation_by_highdicom_has_no_fault(tmp_path: Path, kind: str
     assert [fault.place for fault in inspect([dataset])] == ["SEG.PixelData"]
 
 
+@pytest.mark.long
 def test_most_defects_are_found_without_knowing_the_order(chest: Order):
     seg, report = (pydicom.dcmread(BytesIO(one.part10)) for one in built(chest))
     clean = {str(fault) for fault in inspect([seg, report], source=chest.source)}
@@ -95,6 +96,7 @@ def test_most_defects_are_found_without_knowing_the_order(chest: Order):
     assert len(SEG_MUTANTS) + len(COMMON_MUTANTS) + len(SR_MUTANTS) - len(missed) >= 80, missed
 
 
+@pytest.mark.long
 def test_the_command_prints_each_fault_and_exits_1(tmp_path: Path, chest: Order):
     for one in built(chest):
         (tmp_path / f"{one.kind}.dcm").write_bytes(one.part10)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+import pytest
 from PIL import Image
 
 from dicom_sr import pixels, readback, show, told
@@ -59,6 +60,7 @@ def test_one_slice_is_shown_once(chest: Order):
     assert show.slices(chest.findings, 6, 12) == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.long
 def test_a_segmentation_is_told_as_a_table_and_a_report_as_a_tree(tmp_path: Path, chest: Order):
     for one in built(chest):
         (tmp_path / f"{one.kind}.dcm").write_bytes(one.part10)
@@ -78,6 +80,7 @@ def test_a_segmentation_is_told_as_a_table_and_a_report_as_a_tree(tmp_path: Path
     assert "neither a SEG nor an SR" in refused.stderr
 
 
+@pytest.mark.long
 def test_every_object_by_others_is_told_and_drawn(data: Path):
     seen = 0
     for path in sorted(data.glob("seg_sr_*/**/*.dcm")):

@@ -46,6 +46,7 @@ def of_reach(volume: Volume, said: Findings) -> np.ndarray:
 # ---------------------------------------------------------------- bone
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_bone_agrees_with_the_truth_however_the_slices_lie(orientation: phantom.Orientation) -> None:
     volume = chest(orientation=orientation).volume
@@ -69,6 +70,7 @@ def test_bone_with_contrast_agent_is_refused_and_an_unknown_one_is_said() -> Non
     assert run("ct_bone", changed(contrast=False)).remarks == ()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["ct_bone", "ct_body_fat"])
 def test_metal_in_the_body_is_refused_and_a_clip_is_not(name: str) -> None:
     with pytest.raises(Refused, match="ml of metal"):
@@ -114,6 +116,7 @@ def test_the_metal_hip_of_the_real_abdomen_is_refused_and_said(data: Path) -> No
 # ---------------------------------------------------------------- fat
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_fat_agrees_with_the_truth_however_the_slices_lie(orientation: phantom.Orientation) -> None:
     volume = chest(orientation=orientation).volume

@@ -18,6 +18,7 @@ def told(orientation: phantom.Orientation) -> Findings:
     return said_of(NAME) if orientation == "axial" else run(NAME, head("dense", orientation).volume)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("orientation", ["axial", "sagittal_reversed", "oblique_double"])
 def test_each_region_is_found_on_its_side_however_the_slices_lie(orientation: phantom.Orientation) -> None:
     made, said = head("dense", orientation), told(orientation)

@@ -15,7 +15,13 @@ from tests.pipelines.lungs import LUNG, SIDES, chest, cropped, dice, height_and_
 DENSITY = ("LAA-950", "Perc15")
 
 
-@pytest.mark.parametrize("orientation", phantom.ORIENTATIONS)
+@pytest.mark.parametrize(
+    "orientation",
+    [
+        pytest.param(one, marks=() if one in {"axial", "oblique_double"} else pytest.mark.long)
+        for one in phantom.ORIENTATIONS
+    ],
+)
 def test_lungs_agree_with_the_truth_however_the_slices_lie(orientation: phantom.Orientation) -> None:
     made, said = chest(orientation=orientation), said_of(orientation=orientation)
     assert said.not_found == ()
@@ -31,6 +37,7 @@ def test_lungs_agree_with_the_truth_however_the_slices_lie(orientation: phantom.
         assert found["Attenuation Coefficient"].value == pytest.approx(truth.mean_hu, abs=3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spacing", [(5.0, 1.7, 1.7), (1.5, 1.1, 1.1), (2.0, 2.6, 2.6), (3.0, 0.9, 1.4)])
 def test_lungs_agree_with_the_truth_at_other_spacings(spacing: tuple[float, float, float]) -> None:
     made = phantom.chest(spacing=spacing, seed=1)
@@ -45,6 +52,7 @@ def test_lungs_that_touch_are_told_apart() -> None:
         assert dice(segment(said, label), made.truth == number) >= 0.995
 
 
+@pytest.mark.long
 def test_lungs_are_told_apart_by_a_line_that_shows_in_part() -> None:
     made = phantom.chest("touching", spacing=(1.25, 0.7, 0.7), junction_mm=0.7)
     said = run(made.volume)
@@ -73,6 +81,7 @@ def test_gas_in_the_stomach_is_not_lung() -> None:
     assert not said.labels[window][gas].any()
 
 
+@pytest.mark.long
 def test_fluid_makes_its_lung_incomplete_and_leaves_the_other() -> None:
     said = said_of("effusion")
     assert [group.label for group in said.groups] == ["Left lung"]
@@ -82,6 +91,7 @@ def test_fluid_makes_its_lung_incomplete_and_leaves_the_other() -> None:
     assert "85 %" in missing.reason
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("level", "measured"), [(90, True), (20, False), (-10, False)])
 def test_the_fill_of_a_side_follows_the_fluid(level: float, measured: bool) -> None:
     volume = chest().volume
@@ -107,6 +117,7 @@ def test_a_missing_lung_is_reported_as_such() -> None:
     assert "no aerated lung" in said.not_found[0].reason
 
 
+@pytest.mark.long
 def test_a_mass_is_left_out_and_said() -> None:
     made, said = chest("mass"), said_of("mass")
     found = numbers(said, "Right lung")
@@ -126,6 +137,7 @@ def test_a_sharp_kernel_withholds_densities_but_not_volume() -> None:
             assert found[name].withheld == "kernel B70f is sharp, a soft one is needed"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
@@ -145,6 +157,7 @@ def test_densities_are_withheld_with_the_reason(changed: dict[str, object], reas
             assert reason in str(found[name].withheld)
 
 
+@pytest.mark.long
 def test_allow_thick_gives_densities_marked_as_doubtful() -> None:
     volume = chest("sharp_kernel").volume
     found = numbers(run(volume, allow_thick=True), "Left lung")
@@ -167,19 +180,21 @@ def field_of_view(volume: Volume, radius_mm: float, value: int) -> Volume:
     return replace(volume, array=np.where(outside, value, volume.array).astype(np.int16))
 
 
-@pytest.mark.parametrize("value", [-2000, -1024, -3024])
+@pytest.mark.parametrize("value", [-2000, *(pytest.param(one, marks=pytest.mark.long) for one in (-1024, -3024))])
 def test_padded_corners_change_nothing(value: int) -> None:
     said = run(field_of_view(chest().volume, 165, value))
     for label, number in SIDES.items():
         assert dice(segment(said, label), chest().truth == number) >= 0.995
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("value", "reason"), [(-2000, "leaves the volume at its side"), (-1024, "lung")])
 def test_lungs_that_the_field_of_view_cuts_are_refused(value: int, reason: str) -> None:
     with pytest.raises(Refused, match=reason):
         run(field_of_view(chest().volume, 125, value))
 
 
+@pytest.mark.long
 def test_padding_of_the_volume_counts_as_never_measured() -> None:
     volume = chest().volume
     padding = np.zeros(volume.array.shape, dtype=bool)
@@ -189,6 +204,7 @@ def test_padding_of_the_volume_counts_as_never_measured() -> None:
     assert "leaves the volume at its side" in said.not_found[0].reason
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("first", "last", "end"), [(20, None, "foot end"), (0, -25, "head end")])
 def test_lungs_cut_off_at_an_end_are_refused_with_the_end_named(first: int, last: int | None, end: str) -> None:
     volume = chest().volume
@@ -210,6 +226,7 @@ def test_a_pneumothorax_is_not_taken_for_emphysema() -> None:
     assert "free gas" in said.not_found[0].reason
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", [4, 8])
 def test_values_with_gaps_between_them_are_measured_as_they_are(step: int) -> None:
     volume = chest().volume
@@ -218,6 +235,7 @@ def test_values_with_gaps_between_them_are_measured_as_they_are(step: int) -> No
         assert dice(segment(said, label), chest().truth == number) >= 0.995
 
 
+@pytest.mark.long
 def test_fractions_of_hu_are_measured_too() -> None:
     volume = chest().volume
     said = run(replace(volume, array=volume.array.astype(np.float32) + np.float32(0.25)))
@@ -249,6 +267,7 @@ def test_values_that_are_not_hu_are_refused() -> None:
         run(replace(chest().volume, array=(chest().volume.array + 1024).astype(np.int16)))
 
 
+@pytest.mark.long
 def test_progress_runs_forward_to_the_end_and_may_cancel() -> None:
     told: list[tuple[str, float]] = []
     LUNG.runner(chest().volume, LUNG.spec.settings(), progress=lambda phase, share: told.append((phase, share)))

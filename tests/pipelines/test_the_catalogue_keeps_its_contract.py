@@ -44,6 +44,7 @@ def test_settings_have_defaults_descriptions_and_no_room_for_typing_errors(name:
         settings.model_validate({"no_such_setting": 1})
 
 
+@pytest.mark.long
 def test_importing_an_entry_imports_no_framework(name: str) -> None:
     program = (
         "import sys; from pipelines import catalog; catalog.find(sys.argv[1]);"
@@ -64,6 +65,7 @@ def test_another_modality_is_refused_with_reason_and_remedy(name: str) -> None:
     assert not refused.value.retryable
 
 
+@pytest.mark.long
 def test_an_empty_volume_is_refused_or_yields_no_segment(name: str) -> None:
     entry = catalog.find(name)
     volume = example(name)
@@ -92,6 +94,7 @@ def test_findings_are_what_the_spec_promises(name: str) -> None:
         assert said.labels.dtype == np.uint8
 
 
+@pytest.mark.long
 def test_the_same_volume_gives_the_same_findings(name: str) -> None:
     entry = catalog.find(name)
 
@@ -111,6 +114,7 @@ def test_the_same_volume_gives_the_same_findings(name: str) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(first.layers, second.layers, strict=True))
 
 
+@pytest.mark.long
 def test_a_run_leaves_its_volume_as_it_was(name: str) -> None:
     entry, volume = catalog.find(name), example(name)
     before = volume.array.copy()

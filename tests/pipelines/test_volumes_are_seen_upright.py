@@ -37,6 +37,7 @@ ANGLES = st.floats(-3.2, 3.2)
 SPACINGS = st.tuples(*[st.floats(0.7, 6.0)] * 3)
 
 
+@pytest.mark.long
 @settings(max_examples=40, deadline=None)
 @given(ANGLES, ANGLES, ANGLES, SPACINGS)
 def test_places_keep_their_values(a: float, b: float, c: float, spacing: tuple[float, float, float]) -> None:

@@ -203,6 +203,7 @@ def test_sequences_in_sequences_without_end_are_refused() -> None:
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="\\"), max_size=20)
 
 
+@pytest.mark.long
 @settings(max_examples=200, deadline=None)
 @given(
     explicit=st.booleans(),

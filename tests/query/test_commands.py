@@ -30,6 +30,7 @@ def _elsewhere(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir(exist_ok=True)
 
 
+@pytest.mark.long
 def test_what_another_node_holds_is_listed(node: Answering) -> None:
     found = json.loads(isocenter("query", "PatientName=*", *at(node), "--json").stdout)
     by_patient = {row["PatientID"]: row for row in found}
@@ -62,6 +63,7 @@ def test_a_study_is_sent_to_a_third(node: Answering) -> None:
     assert len(got) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
@@ -84,6 +86,7 @@ def test_what_cannot_be_asked_is_said(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_nobody_there_and_nobody_wanted(node: Answering) -> None:
     silent = isocenter("query", "PatientID=", "--at", f"X@127.0.0.1:{free_port()}", "--timeout-s", "2", check=False)
     assert (silent.returncode, "does not answer" in silent.stderr) == (1, True)

@@ -150,6 +150,7 @@ queries = st.dictionaries(st.sampled_from(sorted(COLUMNS)), st.none(), min_size=
 )
 
 
+@pytest.mark.long
 @settings(
     max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )

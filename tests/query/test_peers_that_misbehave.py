@@ -45,6 +45,7 @@ def held_open(ae: AE) -> list[Association]:
     return [one for one in ae.active_associations if one.is_acceptor]
 
 
+@pytest.mark.long
 def test_a_peer_that_does_not_read_is_waited_for_and_then_dropped(node: Answering) -> None:
     with asking(node):
         (association,) = until(lambda: held_open(node.ae), what="the association")

@@ -62,6 +62,7 @@ def held(index: Engine) -> Engine:
     return index
 
 
+@pytest.mark.long
 def test_a_patient_is_one_of_an_issuer_with_the_newest_name_and_all_studies_counted(held: Engine) -> None:
     wanted = "NumberOfPatientRelatedStudies NumberOfPatientRelatedSeries NumberOfPatientRelatedInstances"
     patients = found(held, asking(Level.PATIENT, Root.PATIENT, wanted, PatientID="7"))
@@ -130,6 +131,7 @@ def test_what_is_purged_replaced_or_in_conflict_is_not_held(held: Engine) -> Non
     assert study["NumberOfStudyRelatedInstances"] == "1"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("state", "seen"),
     [("queued", True), ("running", True), ("done", True), ("failed", True), ("held", False), ("cancelled", False),

@@ -128,6 +128,7 @@ def test_a_glance_sees_what_a_full_look_sees(given: tuple[Condition, dict[str, F
     assert glance(asked, facts).holds == evaluate(asked, facts).holds
 
 
+@pytest.mark.long
 def test_the_command_compares_a_file_with_the_rules_in_force(make_site: MakeSite, tmp_path: Path) -> None:
     site = make_site(chest_ct())
     node.create(site.node.engine)

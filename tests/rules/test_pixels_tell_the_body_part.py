@@ -32,6 +32,7 @@ def test_a_text_that_says_otherwise_does_not_overrule_the_pixels(data: Path) -> 
     assert facts["body_part"].values == ("chest",)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", phantom.VARIANTS)
 def test_every_chest_phantom_is_a_chest_also_with_one_lung_or_an_effusion(
     tmp_path: Path, variant: phantom.Variant

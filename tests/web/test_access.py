@@ -54,6 +54,7 @@ def test_every_door_by_role(window: Window) -> None:
     assert walked > 300
 
 
+@pytest.mark.long
 def test_every_door_by_token(window: Window) -> None:
     programs = {scope: window.program(scope) for scope in Scope}
     for method, path, one in knocks():

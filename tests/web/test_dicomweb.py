@@ -117,6 +117,7 @@ def reader(window: Window) -> httpx.Client:
     return window.program(Scope.READ)
 
 
+@pytest.mark.long
 def test_no_answer_without_a_session_or_a_token_that_may_read(window: Window) -> None:
     hold(window, ct())
     walked = 0

@@ -194,6 +194,7 @@ def test_short_passwords_are_refused() -> None:
     assert len({passwords.made() for _ in range(50)}) == 50
 
 
+@pytest.mark.long
 def test_the_first_admin_is_made_by_init_and_told_once(tmp_path: Path) -> None:
     assert commands
     done = isocenter("init", tmp_path / "node", "--pacs", "ORTHANC@127.0.0.1:4242")

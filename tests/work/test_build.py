@@ -53,6 +53,7 @@ def planned(site: Site, job_id: int) -> list[Job]:
     return [site.job(one) for one in made]
 
 
+@pytest.mark.long
 def test_a_profile_that_is_added_later_is_built_without_another_run(site: Site) -> None:
     site.destinations(PACS)
     job_id = ran(site, "pacs")
@@ -72,6 +73,7 @@ def test_a_profile_that_is_added_later_is_built_without_another_run(site: Site) 
     assert site.acts() == ["results.produced", "results.built"]
 
 
+@pytest.mark.long
 def test_a_wish_that_comes_while_the_job_runs_is_built_after_it(site: Site) -> None:
     site.destinations(PACS, VIEWER)
     go_on = site.folder / "go on"
@@ -85,6 +87,7 @@ def test_a_wish_that_comes_while_the_job_runs_is_built_after_it(site: Site) -> N
     assert [one.destination for one in deliveries or ()] == ["pacs", "viewer"]
 
 
+@pytest.mark.long
 def test_a_corrected_identity_gets_new_objects_from_the_same_findings_without_a_run(
     site: Site, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,6 +108,7 @@ def test_a_corrected_identity_gets_new_objects_from_the_same_findings_without_a_
     assert numbers[0] == numbers[1] != []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loss", ["gone", "damaged"])
 def test_findings_that_are_lost_make_the_pipeline_run_again_and_a_build_fail(
     site: Site, capfd: pytest.CaptureFixture[str], loss: str
@@ -206,6 +210,7 @@ def settled(site: Site) -> list[Job]:
     return site.quiet(deadline_s=120)
 
 
+@pytest.mark.long
 def test_an_archive_that_refuses_segmentations_ends_up_with_overlays_and_a_report_and_nothing_dangling(
     site: Site,
 ) -> None:
@@ -235,6 +240,7 @@ def test_an_archive_that_refuses_segmentations_ends_up_with_overlays_and_a_repor
     assert site.acts() == ["results.produced", "results.refused", "results.built", "results.sent"]
 
 
+@pytest.mark.long
 def test_what_was_refused_once_is_not_offered_again_until_the_destination_changes(site: Site) -> None:
     with archive(classes=TAKES_NO_SEG) as far:
         site.destinations(archived(far))
@@ -252,6 +258,7 @@ def test_what_was_refused_once_is_not_offered_again_until_the_destination_change
     assert first != second != third
 
 
+@pytest.mark.long
 def test_a_destination_that_refuses_everything_waits_for_a_person(site: Site) -> None:
     with archive(classes=()) as far:
         site.destinations(archived(far))

@@ -92,6 +92,7 @@ def test_two_rules_that_want_one_run_for_two_destinations_get_one_run_and_two_de
     assert len({one.result_set_id for one in site.deliveries()}) == 1
 
 
+@pytest.mark.long
 def test_each_profile_gets_objects_of_its_own(site: Site) -> None:
     site.destinations(PACS, VIEWER)
     job_id = site.decide("pacs", "viewer")
@@ -106,6 +107,7 @@ def test_each_profile_gets_objects_of_its_own(site: Site) -> None:
     assert len({one.sop_instance_uid for one in site.results(job_id)}) == 3
 
 
+@pytest.mark.long
 def test_in_shadow_results_are_kept_and_nothing_leaves(site: Site) -> None:
     site.destinations(PACS)
     job_id = site.decide("pacs", mode="shadow")
@@ -151,6 +153,7 @@ def test_a_series_that_is_no_volume_is_refused_by_name(site: Site) -> None:
     assert "between slices" in (job.reason or "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("mood", "said"), [("segfaults", "killed by SIGSEGV"), ("out_of_memory", "killed by SIGKILL")])
 def test_a_pipeline_that_kills_its_process_fails_after_its_attempts_and_the_others_go_on(
     site: Site, mood: str, said: str
@@ -206,6 +209,7 @@ def test_an_error_that_nobody_foresaw_is_told_without_its_text(site: Site, capfd
     assert "SECRET" not in out.out + out.err + (job.reason or "")
 
 
+@pytest.mark.long
 def test_a_run_that_takes_too_long_is_ended(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.catalog.moody.SPEC", replace(find("moody").spec, time_limit_s=1.0))
     site.destinations(PACS)
@@ -215,6 +219,7 @@ def test_a_run_that_takes_too_long_is_ended(site: Site, monkeypatch: pytest.Monk
     assert (job.state, job.problem) == (State.FAILED, "OutOfTime")
 
 
+@pytest.mark.long
 def test_cancelling_ends_the_run_and_the_next_job_gets_a_fresh_process(site: Site) -> None:
     site.destinations(PACS)
     hanging = site.decide("pacs", mood="hangs")
@@ -226,6 +231,7 @@ def test_cancelling_ends_the_run_and_the_next_job_gets_a_fresh_process(site: Sit
     assert site.job(hanging).state is State.CANCELLED
 
 
+@pytest.mark.long
 def test_a_series_that_has_changed_since_is_left_to_a_newer_job(site: Site) -> None:
     site.destinations(PACS)
     job_id = site.decide("pacs")
@@ -252,6 +258,7 @@ def test_a_job_for_another_version_of_its_pipeline_fails_and_says_so(
     assert "moody 1.0, installed is 1.1" in (job.reason or "")
 
 
+@pytest.mark.long
 def test_asked_to_stop_it_finishes_the_run_in_hand(site: Site, tmp_path: Path) -> None:
     site.destinations(PACS)
     go_on = tmp_path / "go on"
@@ -264,6 +271,7 @@ def test_asked_to_stop_it_finishes_the_run_in_hand(site: Site, tmp_path: Path) -
     assert site.job(job_id).outcome is Outcome.RESULT
 
 
+@pytest.mark.long
 def test_a_rerun_makes_new_objects_for_the_same_destinations(site: Site) -> None:
     site.destinations(PACS)
     first = site.decide("pacs")

@@ -72,6 +72,7 @@ def test_a_delivery_that_is_killed_again_and_again_leaves_each_object_once(site:
     assert site.acts() == ["results.produced", "results.sent"]
 
 
+@pytest.mark.long
 def test_a_role_that_was_killed_has_its_job_again_at_once_and_not_when_the_lease_runs_out(site: Site) -> None:
     site.destinations()
     job_id = site.decide("pacs", mood="hangs")

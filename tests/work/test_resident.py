@@ -13,6 +13,7 @@ from tests.objects.conftest import ct_series
 from tests.work import INSIDE
 
 
+@pytest.mark.long
 def test_after_a_death_a_spare_takes_over_and_nothing_is_left_behind(tmp_path: Path) -> None:
     paths = tuple(ct_series(tmp_path))
 

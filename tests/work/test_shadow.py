@@ -48,6 +48,7 @@ def other_study(slice_: Dataset, index: int) -> None:
     slice_.PixelData = slice_.PixelData[:-2] + index.to_bytes(2, "little")
 
 
+@pytest.mark.long
 def test_nothing_of_a_shadow_rule_reaches_the_wire_until_it_is_promoted(
     tmp_path: Path, shelf: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -171,6 +171,7 @@ def test_a_late_image_makes_a_new_result_that_names_the_old_one_and_says_what_ch
     assert there[new.id, "pacs"].state is State.DONE
 
 
+@pytest.mark.long
 def test_a_destination_that_wants_it_gets_a_note_first_that_rejects_the_old_objects(site: Site) -> None:
     places(site, reject_superseded=True)
     decide(site)
@@ -190,6 +191,7 @@ def test_a_destination_that_wants_it_gets_a_note_first_that_rejects_the_old_obje
     assert deliveries(site)[new.id, "pacs"].state is State.DONE
 
 
+@pytest.mark.long
 def test_the_next_note_rejects_the_newest_results_and_no_note(site: Site) -> None:
     places(site, reject_superseded=True)
     decide(site)
@@ -238,6 +240,7 @@ def test_delivered_results_whose_images_were_all_moved_elsewhere_are_shown_to_a_
     assert deliveries(site)[old.id, "shelf"].state is State.SUPERSEDED
 
 
+@pytest.mark.long
 def test_a_result_that_nobody_has_is_replaced_without_a_word(site: Site) -> None:
     decide(site)
     with running(site, Lane.INFER, partial(infer.serve, inside=INSIDE)):
@@ -250,6 +253,7 @@ def test_a_result_that_nobody_has_is_replaced_without_a_word(site: Site) -> None
     assert "PredecessorDocumentsSequence" not in report(made_by(site, new))
 
 
+@pytest.mark.long
 def test_a_run_on_another_series_is_left_alone(site: Site) -> None:
     decide(site)
     worked(site)
@@ -264,6 +268,7 @@ def test_a_run_on_another_series_is_left_alone(site: Site) -> None:
     assert deliveries(site)[runs(site)[0].id, "shelf"].state is not State.SUPERSEDED
 
 
+@pytest.mark.long
 def test_a_correction_runs_nothing_again_sends_what_nobody_has_and_holds_the_rest_for_a_person(
     site: Site, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -301,6 +306,7 @@ def test_a_correction_runs_nothing_again_sends_what_nobody_has_and_holds_the_res
         assert site.ended(held.id).outcome is Outcome.DELIVERED
 
 
+@pytest.mark.long
 def test_inputs_that_come_back_are_no_longer_stale(site: Site) -> None:
     decide(site)
     worked(site)
