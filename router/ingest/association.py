@@ -135,6 +135,16 @@ class DoorAssociation(Association):  # type: ignore[misc]
         return False
 
 
+class Wire(AssociationSocket):  # type: ignore[misc]
+    """A socket that is closed also where its shutdown fails, as after a reset by the peer."""
+
+    def _shutdown_socket(self) -> None:
+        connection = self.socket
+        super()._shutdown_socket()
+        if connection is not None:
+            connection.close()
+
+
 class DoorHandler(RequestHandler):  # type: ignore[misc]
     """Makes the association of a new connection."""
 
@@ -146,7 +156,7 @@ class DoorHandler(RequestHandler):  # type: ignore[misc]
         association.name = f"AcceptorThread@{self.client_address[1]}"
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, server.send_timeout)
-        association.set_socket(AssociationSocket(association, client_socket=self.request))
+        association.set_socket(Wire(association, client_socket=self.request))
         acceptor = association.acceptor
         acceptor.maximum_length = server.ae.maximum_pdu_size
         acceptor.ae_title = server.ae_title

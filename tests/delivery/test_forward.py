@@ -127,6 +127,7 @@ def test_a_study_whose_files_are_gone_says_so_and_sends_nothing(site: Site) -> N
     assert far.asked == []
 
 
+@pytest.mark.long
 def test_a_person_may_have_it_forwarded_again(site: Site) -> None:
     site.receive()
     with archive() as far:

@@ -133,6 +133,7 @@ def test_a_socket_closes_with_an_event_and_sends_all_or_loses_the_connection() -
     """EventDUL._receive and the answer to a C-STORE."""
     assert 'event_queue.put("Evt17")' in source(AssociationSocket.close)
     assert 'event_queue.put("Evt17")' in source(AssociationSocket.send)
+    assert "self._shutdown_socket()" in source(AssociationSocket.close)
     assert 'self.event_queue.put("Evt5")' in source(AssociationSocket.__init__)
 
 

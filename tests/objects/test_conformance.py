@@ -222,7 +222,8 @@ def test_pixelmed_finds_no_error_in_segmentations(exemplars: dict[str, Path], tm
     assert errors(output(*validator, str(bad(exemplars[name], SEG_DEFECT, tmp_path))))
 
 
-@pytest.mark.parametrize("name", ["sr_one", "sr_again", pytest.param("sr_none", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["sr_one", "sr_again", "sr_none"])
 def test_pixelmed_finds_no_error_in_reports(exemplars: dict[str, Path], tmp_path: Path, name: str):
     component("PixelMed")
     validator = [*JAVA, "com.pixelmed.validate.DicomSRValidator"]

@@ -168,6 +168,7 @@ def test_a_pipeline_that_kills_its_process_fails_after_its_attempts_and_the_othe
     assert said in (job.reason or "")
 
 
+@pytest.mark.long
 def test_a_pipeline_that_kills_its_process_on_three_studies_in_a_row_starts_no_more(site: Site) -> None:
     def of_study(number: int) -> Callable[[pydicom.Dataset, int], None]:
         def change(slice_: pydicom.Dataset, index: int) -> None:

@@ -31,9 +31,8 @@ def produced(site: Site) -> list[Path]:
     return [path for path in (site.node.store.root / "results").rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize(
-    ("first", "stride"), [(7, 9), pytest.param(1, 1, marks=[pytest.mark.long, pytest.mark.timeout(900)])]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("first", "stride"), [(7, 9), pytest.param(1, 1, marks=pytest.mark.timeout(900))])
 def test_a_run_that_is_killed_again_and_again_gives_each_object_once(site: Site, first: int, stride: int) -> None:
     site.destinations({"kind": "folder", "name": "pacs", "path": "/nowhere"})
     job_id = site.decide("pacs", max_attempts=FOREVER)
@@ -50,9 +49,8 @@ def test_a_run_that_is_killed_again_and_again_gives_each_object_once(site: Site,
     assert site.acts() == ["results.produced"]
 
 
-@pytest.mark.parametrize(
-    ("first", "stride"), [(7, 9), pytest.param(1, 1, marks=[pytest.mark.long, pytest.mark.timeout(900)])]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("first", "stride"), [(7, 9), pytest.param(1, 1, marks=pytest.mark.timeout(900))])
 def test_a_delivery_that_is_killed_again_and_again_leaves_each_object_once(site: Site, first: int, stride: int) -> None:
     with archive() as far:
         site.destinations(

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from router.db import jobs
+from router.db import commands, jobs
 from router.db.engine import connect, reading, writing
 from router.db.tables import audit, audit_patient, breaker, job, metadata, study
 from router.domain.job import LIFE, Event, IllegalMove, Job, Lane, Outcome, State
@@ -102,7 +102,7 @@ class Queue(RuleBasedStateMachine):
     @rule(number=numbers, event=st.sampled_from([Event.HOLD, Event.RELEASE, Event.CANCEL, Event.REVIVE]))
     def command(self, number: int, event: Event) -> None:
         try:
-            self.do(getattr(jobs, event), number, who="anna")
+            self.do(getattr(commands, event), number, who="anna")
         except IllegalMove:
             assert (self.states[number][0], event) not in LIFE
         else:
