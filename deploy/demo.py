@@ -135,7 +135,7 @@ def show(config: Path, archive: Path, runs: list[int], source: Path) -> bool:
         if modality == "SEG":
             segmentations.append(file)
     for file in segmentations:
-        console.print("Overlay:", end=" ")
+        console.print("What the SEG holds, and a picture of it (open it):")
         cli("show", file, "--source", source, "--png", WORK / "overlay.png")
     return bool(segmentations)
 
