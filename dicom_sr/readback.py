@@ -95,7 +95,10 @@ def _findings(
     last[present] = np.arange(1, len(present) + 1)
     return Findings(
         algorithm=Algorithm(
-            name=text(dataset, "SeriesDescription") or text(dataset, "ManufacturerModelName") or "segmentation",
+            name=next((name for one in described if (name := text(one, "SegmentAlgorithmName"))), "")
+            or text(dataset, "SeriesDescription")
+            or text(dataset, "ManufacturerModelName")
+            or "segmentation",
             version=text(dataset, "SoftwareVersions"),
         ),
         labels=last[layer],

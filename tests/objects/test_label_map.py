@@ -38,7 +38,9 @@ def test_the_label_map_is_read_back_in_every_orientation(tmp_path: Path, orienta
     (built,) = label_map.build(order)
     assert np.array_equal(read_back(built.part10, order), order.findings.labels)
     dataset = pydicom.dcmread(BytesIO(built.part10))
-    assert np.array_equal(readback.findings(dataset, order.source).labels, order.findings.labels)
+    seen = readback.findings(dataset, order.source)
+    assert np.array_equal(seen.labels, order.findings.labels)
+    assert seen.algorithm.name == order.findings.algorithm.name
     check([built], order)
     assert inspect([dataset], source=order.source) == []
 
