@@ -101,9 +101,14 @@ class Tls(Section):
     ca_file: Path | None = Field(
         None, description="Certificates that we trust (PEM); null trusts no sender, and the system's for destinations"
     )
+    crl_file: Path | None = Field(
+        None, description="Which of them are revoked (PEM): the current list of every authority in ca_file"
+    )
 
     @model_validator(mode="after")
     def _is_a_pair(self) -> "Tls":
+        if self.crl_file is not None and self.ca_file is None:
+            raise ValueError("crl_file needs ca_file")
         if (self.certificate_file is None) != (self.key_file is None):
             raise ValueError("certificate_file and key_file go together")
         return self

@@ -68,7 +68,8 @@ class Credentials:
     """
 
     def __init__(self, tls: Tls, make: Callable[[], ssl.SSLContext]) -> None:
-        self.files = [one for one in (tls.certificate_file, tls.key_file, tls.ca_file) if one is not None]
+        files = (tls.certificate_file, tls.key_file, tls.ca_file, tls.crl_file)
+        self.files = [one for one in files if one is not None]
         self.make = make
         self.lock = threading.Lock()
         self.seen = _looks(self.files)
@@ -129,6 +130,27 @@ def _load_authorities(context: ssl.SSLContext, tls: Tls) -> None:
         raise UnusableCredentials(
             f"tls.ca_file {tls.ca_file}: {_why(error)}", remedy="Give a PEM file of the certificates to be trusted"
         ) from error
+    if tls.crl_file is not None:
+        _load_revoked(context, tls.crl_file)
+
+
+def _load_revoked(context: ssl.SSLContext, crl_file: Path) -> None:
+    """Whoever is on the list of its authority is nobody; so is everybody whose authority has no current list there.
+
+    Source:  RFC 5280 6.3
+    """
+    lists = context.cert_store_stats()["crl"]
+    try:
+        context.load_verify_locations(cafile=str(crl_file))
+    except OSError as error:
+        why = _why(error)
+    else:
+        why = "it holds no revocation list"
+    if context.cert_store_stats()["crl"] == lists:
+        raise UnusableCredentials(
+            f"tls.crl_file {crl_file}: {why}", remedy="Give a PEM file of the current revocation lists"
+        )
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
 
 
 def _why(error: OSError) -> str:

@@ -62,6 +62,22 @@ def _make(folder: Path, name: str, others: tuple[str, ...], by: Credential | Non
     return made
 
 
+def revocations(by: Credential, file: Path, *revoked: Credential, days: int = 1) -> Path:
+    """The authority's revocation list as a PEM file; over already where `days` is negative."""
+    now = datetime.datetime.now(datetime.UTC)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(by.certificate.subject)
+        .last_update(now - 10 * DAY)
+        .next_update(now + days * DAY)
+    )
+    for one in revoked:
+        entry = x509.RevokedCertificateBuilder().serial_number(one.certificate.serial_number).revocation_date(now - DAY)
+        builder = builder.add_revoked_certificate(entry.build())
+    file.write_bytes(builder.sign(by.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    return file
+
+
 def key_pem(key: ec.EllipticCurvePrivateKey, password: bytes | None = None) -> bytes:
     """The key as PEM."""
     protection = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()

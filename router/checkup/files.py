@@ -1,6 +1,7 @@
 """`isocenter check`: files, settings and what the database holds, without a connection to anybody."""
 
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from router.store import file_system
 from router.tls import UnusableCredentials, client_context, server_context
 
 RENEW_DAYS = 30
+PEM_LIST = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
 LOW_PORTS = 1024
 
 
@@ -103,8 +105,19 @@ def certificates(settings: Settings) -> Iterator[Diagnosis]:
     for path in (tls.certificate_file, tls.ca_file):
         for certificate in x509.load_pem_x509_certificates(path.read_bytes()) if path else ():
             yield dates(path or Path(), certificate, datetime.now(UTC))
+    for pem in PEM_LIST.findall(tls.crl_file.read_bytes()) if tls.crl_file else ():
+        yield revocations(tls.crl_file, x509.load_pem_x509_crl(pem), datetime.now(UTC))
     if tls.key_file is not None and stat.S_IMODE(tls.key_file.stat().st_mode) & 0o077:
         yield warning(f"tls.key_file {tls.key_file}", "others may read our private key", "chmod 600 that file")
+
+
+def revocations(path: Path | None, revoked: x509.CertificateRevocationList, now: datetime) -> Diagnosis:
+    """Whether a revocation list is still in force: nobody of its authority comes in when it is over."""
+    about = f"revocation list of {revoked.issuer.rfc4514_string()} in {path}"
+    end = revoked.next_update_utc
+    if end is not None and end <= now:
+        return fault(about, f"over since {end:%Y-%m-%d %H:%M} UTC: nobody of this authority comes in", "Fetch it anew")
+    return good(about, f"{len(revoked)} revoked" + (f", good until {end:%Y-%m-%d %H:%M} UTC" if end else ""))
 
 
 def dates(path: Path, certificate: x509.Certificate, now: datetime) -> Diagnosis:

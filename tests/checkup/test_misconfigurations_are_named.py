@@ -111,6 +111,13 @@ def test_a_certificate_that_is_over_is_named(made: Made) -> None:
     named(made.check(tls=tls), "us.pem", "over since", "Renew")
 
 
+def test_a_revocation_list_that_is_over_is_named(made: Made) -> None:
+    ca = certificates.authority(made.folder)
+    crl = certificates.revocations(ca, made.folder / "crl.pem", days=-1)
+    tls = {"ca_file": str(ca.certificate_file), "crl_file": str(crl)}
+    named(made.check(tls=tls), "crl.pem", "over since", "Fetch it anew")
+
+
 def test_a_key_of_another_certificate_is_named(made: Made) -> None:
     ca = certificates.authority(made.folder)
     ours, other = (certificates.issue(ca, made.folder, name, "localhost") for name in ("us", "other"))

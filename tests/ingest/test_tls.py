@@ -155,6 +155,20 @@ def test_an_expired_certificate_is_no_certificate(tmp_path: Path, pki: Pki) -> N
         assert not is_let_in(port, pki.client(old))
 
 
+def test_a_revoked_certificate_is_turned_away_from_the_next_connection_on(tmp_path: Path, pki: Pki) -> None:
+    other = certificates.issue(pki.authority, tmp_path / "pki", "mr2")
+    crl = certificates.revocations(pki.authority, tmp_path / "crl.pem")
+    port = free_port()
+    with listening(tmp_path, tls={**pki.tls, "crl_file": crl}, tls_port=port, client_certificate="required"):
+        until(lambda: is_open(port))
+        assert is_let_in(port, pki.client(pki.scanner))
+        certificates.revocations(pki.authority, crl, pki.scanner)
+        assert not is_let_in(port, pki.client(pki.scanner))
+        assert is_let_in(port, pki.client(other))
+        certificates.revocations(pki.authority, crl, days=-1)
+        assert not is_let_in(port, pki.client(other))  # who is revoked since then, nobody knows
+
+
 def test_a_title_tied_to_a_certificate_is_nobody_else_s(tmp_path: Path, pki: Pki) -> None:
     other = certificates.issue(pki.authority, tmp_path / "pki", "mr2", "mr2.example")
     with secured(tmp_path, pki) as (door, port):
@@ -316,6 +330,8 @@ def test_credentials_that_cannot_be_used_say_why(tmp_path: Path, pki: Pki) -> No
         ({"key_file": locked}, "password"),
         ({"ca_file": empty}, "empty.pem"),
         ({"ca_file": tmp_path / "none.pem"}, "No such file"),
+        ({"crl_file": tmp_path / "none.pem"}, "No such file"),
+        ({"crl_file": pki.door.certificate_file}, "no revocation list"),
     ):
         with pytest.raises(UnusableCredentials, match=says):
             server_context(Tls(**(good | wrong)), "required")
@@ -327,6 +343,7 @@ def test_credentials_that_cannot_be_used_say_why(tmp_path: Path, pki: Pki) -> No
         ({"listener": {"tls_port": 2762}}, "needs tls.certificate_file"),
         ({"listener": {"plain": False}}, "nobody could come in"),
         ({"tls": {"key_file": "a"}}, "go together"),
+        ({"tls": {"crl_file": "a"}}, "crl_file needs ca_file"),
         ({"listener": {"tls_port": 1}, "tls": {"key_file": "a", "certificate_file": "b"}}, "needs tls.ca_file"),
     ],
 )
