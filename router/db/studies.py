@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from pydantic_core import from_json
-from sqlalchemy import ColumnElement, Connection, Row, Text, and_, cast, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Text, cast, exists, func, or_, select, update
 
 from dicom_sr.problem import Problem
 from router.db import audit
@@ -307,18 +307,23 @@ def past(connection: Connection, since: int, keywords: Collection[str]) -> Itera
 
 def other_studies_with(connection: Connection, study_instance_uid: str, series_instance_uids: list[str]) -> list[str]:
     """Series of this study that have current instances in another study, too: none may be routed."""
-    return list(
-        connection.execute(
-            select(instance.c.series_instance_uid)
-            .where(
-                instance.c.series_instance_uid.in_(series_instance_uids),
-                and_(instance.c.study_instance_uid != study_instance_uid, instance.c.status == "current"),
-                instance.c.ours.is_(False),
-            )
-            .distinct()
-            .order_by(instance.c.series_instance_uid)
-        ).scalars()
+    here = exists().where(
+        instance.c.study_instance_uid == series.c.study_instance_uid,
+        instance.c.series_instance_uid == series.c.series_instance_uid,
+        instance.c.status == "current",
+        instance.c.ours.is_(False),
     )
+    found = (
+        select(series.c.series_instance_uid)
+        .where(
+            series.c.series_instance_uid.in_(series_instance_uids),
+            series.c.study_instance_uid != study_instance_uid,
+            here,
+        )
+        .distinct()
+        .order_by(series.c.series_instance_uid)
+    )
+    return list(connection.execute(found).scalars())
 
 
 def _number(text: str) -> int:

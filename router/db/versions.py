@@ -45,6 +45,8 @@ class Arrival:
     def text(self, keyword: str) -> str:
         """A fact as text, "" when absent; several values as in the file."""
         value = self.header.get(keyword, "")
+        if isinstance(value, str):
+            return value
         return "\\".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

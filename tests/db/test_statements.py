@@ -133,6 +133,14 @@ def test_a_series_that_another_study_has_too_is_found(migrated: Engine) -> None:
         with writing(migrated) as connection:
             connection.execute(insert(instance).values(row))
 
+    receive(migrated, "a")
+    receive(migrated, "b")
+    described = {"modality": "", "series_number": "", "series_description": "", "body_part_examined": ""}
+    with writing(migrated) as connection:  # an instance never comes without its series
+        connection.execute(
+            insert(series),
+            [{"series_instance_uid": "s", "study_instance_uid": uid, **described} for uid in ("a", "b")],
+        )
     add("1", "a")
     add("2", "b", status="replaced")
     add("3", "b", ours=True)

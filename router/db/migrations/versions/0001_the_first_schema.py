@@ -280,14 +280,10 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("instance", schema=None) as batch_op:
         batch_op.create_index(
-            "ix_instance_current",
+            "ix_instance_series",
             ["study_instance_uid", "series_instance_uid", "sop_class_uid", "status"],
             unique=False,
-            sqlite_where=sa.text("status = 'current'"),
-            postgresql_where=sa.text("status = 'current'"),
         )
-        batch_op.create_index("ix_instance_series", ["series_instance_uid", "study_instance_uid"], unique=False)
-        batch_op.create_index("ix_instance_study_instance_uid", ["study_instance_uid"], unique=False)
         batch_op.create_index(
             "ix_instance_undigested",
             ["received_at"],
