@@ -12,6 +12,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -51,7 +52,7 @@ class Part:
 
         Raises:  OSError (ENOSPC, EROFS, EIO: nothing is kept then)
         """
-        folder = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:2]
+        folder = _folder_of(key)
         name = hashlib.sha256(f"{key}\x1f{self.token}".encode("utf-8", "surrogateescape")).hexdigest()[:40]
         relative = f"{INSTANCES}/{folder}/{name}.dcm"
         self._settle(relative)
@@ -207,6 +208,12 @@ class Store:
             relative = f"{INSTANCES}/{folder}"
             with os.scandir(self.root / relative) as entries:
                 yield relative, {f"{relative}/{entry.name}": entry.stat().st_size for entry in entries}
+
+
+@lru_cache(maxsize=1024)
+def _folder_of(key: str) -> str:
+    """Which of the folders holds what has this key."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:2]
 
 
 def write_all(fd: int, content: bytes | memoryview) -> None:

@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
@@ -18,15 +18,13 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
 from router import query
+from router.ingest.door import Door
 from router.ingest.dul import EventDUL
 from router.ingest.pdu import StoreRequest
 from router.ingest.receive import Answer
 from router.ingest.secure import SecureSocket
 from router.ingest.storing import Storing
 from router.tls import Credentials
-
-if TYPE_CHECKING:
-    from router.ingest.listener import Door
 
 WINDOW = 32
 """Operations that a sender may have under way at once, if it asks for more than one."""
@@ -66,7 +64,7 @@ class DoorAssociation(Association):  # type: ignore[misc]
 
     is_established: bool
 
-    def __init__(self, door: "Door", server: "DoorServer") -> None:
+    def __init__(self, door: Door, server: "DoorServer") -> None:
         self._nudged = threading.Event()
         super().__init__(server.ae, MODE_ACCEPTOR)
         self.door = door
@@ -181,7 +179,7 @@ class DoorServer(AssociationServer):  # type: ignore[misc]
 
     def __init__(
         self,
-        door: "Door",
+        door: Door,
         ae: Any,
         address: tuple[str, int],
         contexts: Sequence[PresentationContext],

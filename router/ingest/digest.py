@@ -8,6 +8,7 @@ data's value: encapsulated ones up to the sequence delimiter, those of a deflate
 import hashlib
 import struct
 from contextlib import suppress
+from functools import lru_cache
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import BinaryIO
@@ -22,15 +23,19 @@ from router.ingest.walker import ITEM, NotParseable
 CHUNK = 1 << 20
 GROUP = part10.GROUP_LENGTH_AT + 4
 
+BELONGS_TO = ("PatientID", "IssuerOfPatientID", "StudyInstanceUID", "AccessionNumber")
 SEPARATOR = "\x1f"
 
 
 def identity_digest(facts: Facts) -> str:
     """sha256 over who and what order an instance belongs to: patient, issuer, study, accession."""
-    words = (facts.get(keyword, "") for keyword in ("PatientID", "IssuerOfPatientID", "StudyInstanceUID"))
-    return hashlib.sha256(
-        SEPARATOR.join([*map(str, words), str(facts.get("AccessionNumber", ""))]).encode()
-    ).hexdigest()
+    return _digest_of(SEPARATOR.join([str(facts.get(keyword, "")) for keyword in BELONGS_TO]))
+
+
+@lru_cache(maxsize=256)
+def _digest_of(identity: str) -> str:
+    """All instances of a study have one."""
+    return hashlib.sha256(identity.encode()).hexdigest()
 
 
 def digests(path: Path, version: int, of: Arrival | InstanceRow) -> Digests:

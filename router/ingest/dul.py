@@ -12,24 +12,24 @@ import ssl
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import structlog
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.presentation import PresentationContext
 
 from router.ingest import pdu
+from router.ingest.door import Door
 from router.ingest.pdu import StoreRequest
 from router.ingest.quiet import MALFORMED
 from router.ingest.receive import Answer
 from router.ingest.secure import SecureSocket
 from router.ingest.storing import Storing
 from router.ingest.stream import BrokenProtocolError, Stream
-
-if TYPE_CHECKING:
-    from router.ingest.association import DoorAssociation
 
 log = structlog.get_logger()
 
@@ -45,14 +45,31 @@ RESTING_S = 2.0
 FOREVER_S = 3600.0
 
 
+class Served(Protocol):
+    """The association above this layer, as far as the layer knows it."""
+
+    door: Door
+    requestor: Any
+    _accepted_cx: dict[int, PresentationContext]
+
+    @property
+    def visit_id(self) -> str | None: ...
+    def nudge(self) -> None: ...
+    def storing(
+        self, context: PresentationContext, request: StoreRequest, answer: Callable[[Answer], None]
+    ) -> Storing: ...
+
+
 class EventDUL(DULServiceProvider):  # type: ignore[misc]
     """Upper layer of one accepted association, in a thread of its own."""
 
-    assoc: "DoorAssociation"
+    assoc: Served
 
-    def __init__(self, assoc: "DoorAssociation") -> None:
+    def __init__(self, assoc: Served) -> None:
         super().__init__(assoc)
-        self.stream = Stream(self._store, self._pass_on, longest=assoc.door.node.settings.listener.max_pdu_bytes)
+        limits = assoc.door.node.settings.listener
+        self.stream = Stream(self._store, self._pass_on, longest=limits.max_pdu_bytes)
+        self._pdu_timeout_s = limits.pdu_timeout_s
         self._wakes = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(self._wakes, select.POLLIN)
@@ -118,9 +135,9 @@ class EventDUL(DULServiceProvider):  # type: ignore[misc]
 
     def _act(self) -> bool:
         """Do one thing that is due; False when nothing is."""
-        if self.artim_timer.expired and self.state_machine.current_state in TIMED:
+        if self.state_machine.current_state in TIMED and self.artim_timer.expired:
             self.event_queue.put(ARTIM_EXPIRED)
-        if self.event_queue.empty() and not self._process_recv_primitive():
+        if not self.event_queue.queue and not (self.to_provider_queue.queue and self._process_recv_primitive()):
             return False
         self.state_machine.do_action(self.event_queue.get(block=False))
         self.assoc.nudge()
@@ -144,12 +161,11 @@ class EventDUL(DULServiceProvider):  # type: ignore[misc]
 
     def _patience_s(self) -> float:
         """How long nothing may happen."""
-        limits = self.assoc.door.node.settings.listener
         patience = FOREVER_S
         if self.state_machine.current_state in TIMED:
             patience = min(patience, self.artim_timer.remaining)
         if self.stream.pdu_began is not None:
-            patience = min(patience, self.stream.pdu_began + limits.pdu_timeout_s - time.monotonic())
+            patience = min(patience, self.stream.pdu_began + self._pdu_timeout_s - time.monotonic())
         if self.state_machine.current_state == DATA_TRANSFER and not self._told_idle:
             patience = min(patience, self._idle_timer.remaining, RESTING_S if self.stream.buffer else FOREVER_S)
         return max(0.0, patience) + 0.001
@@ -166,12 +182,11 @@ class EventDUL(DULServiceProvider):  # type: ignore[misc]
 
     def _is_overdue(self) -> bool:
         began = self.stream.pdu_began
-        limit = self.assoc.door.node.settings.listener.pdu_timeout_s
-        return began is not None and time.monotonic() > began + limit
+        return began is not None and time.monotonic() > began + self._pdu_timeout_s
 
     def _receive(self, connection: socket.socket) -> None:
         """Take what has arrived, for as long as more is there at once."""
-        while not self._kill_thread and self.event_queue.empty() and self.to_provider_queue.empty():
+        while not (self._kill_thread or self.event_queue.queue or self.to_provider_queue.queue):
             try:
                 received = self.stream.receive(connection)
             except BlockingIOError:
@@ -191,6 +206,8 @@ class EventDUL(DULServiceProvider):  # type: ignore[misc]
                 return
             self._stir()
             self._consume()
+            if not self.stream.in_message and self.stream.has_taken_all:
+                return  # most often the peer waits for its answer before it sends more
 
     def _consume(self) -> None:
         """Work through what was received."""

@@ -57,6 +57,8 @@ class Header:
     def text(self, keyword: str) -> str:
         """The fact as one text, several values joined by a backslash as in the file; "" when absent."""
         value = self.facts.get(keyword, "")
+        if isinstance(value, str):
+            return value
         return "\\".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -6,7 +6,8 @@ alone commits each row by itself and hands nothing over.
 
 import threading
 import time
-from contextlib import closing, suppress
+from contextlib import suppress
+from typing import Any
 
 from sqlalchemy import Engine, PoolProxiedConnection
 from sqlalchemy.exc import DataError, OperationalError, SQLAlchemyError
@@ -37,6 +38,7 @@ class Index:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.connection: PoolProxiedConnection | None = None
+        self.cursor: Any = None
         self.turn = threading.Lock()
         self.filed: set[tuple[str, str]] = set()
         self.forget_at = 0.0
@@ -64,8 +66,9 @@ class Index:
         """Give the connection back."""
         with self.turn:
             if self.connection is not None:
+                self.cursor.close()
                 self.connection.close()
-                self.connection = None
+                self.connection = self.cursor = None
 
     def _commit(self, batch: list[_Waiting]) -> None:
         arrivals = [one.arrival for one in batch]
@@ -93,12 +96,12 @@ class Index:
         try:
             if self.connection is None:
                 self.connection = self.engine.raw_connection()
-            with closing(self.connection.cursor()) as cursor:
-                if dialect.name == "sqlite":
-                    cursor.execute("BEGIN IMMEDIATE")
-                if filing.record_plain(cursor, dialect, arrivals, self.filed):
-                    self.connection.commit()
-                    return True
+                self.cursor = self.connection.cursor()
+            if dialect.name == "sqlite":
+                self.cursor.execute("BEGIN IMMEDIATE")
+            if filing.record_plain(self.cursor, dialect, arrivals, self.filed):
+                self.connection.commit()
+                return True
             self.connection.rollback()
         except (dialect.loaded_dbapi.DataError, dialect.loaded_dbapi.IntegrityError, ValueError) as error:
             self._forget_connection()  # ValueError: text that the driver cannot encode
@@ -127,4 +130,4 @@ class Index:
             with suppress(self.engine.dialect.loaded_dbapi.Error):
                 self.connection.rollback()
             self.connection.invalidate()
-            self.connection = None
+            self.connection = self.cursor = None

@@ -41,7 +41,8 @@ class Notice:
 
     def tell(self) -> None:
         """Something was stored."""
-        self.changed.set()
+        if not self.changed.is_set():
+            self.changed.set()
 
     def ended(self) -> None:
         """An association has ended: what it carried may be complete, so that nothing is waited for any more."""

@@ -1,6 +1,7 @@
 """The beginning of a stored file, preamble and file meta information: by hand, since it is written every time."""
 
 import struct
+from functools import lru_cache
 from mmap import mmap
 
 from pydicom.datadict import tag_for_keyword
@@ -35,15 +36,20 @@ def beginning(*, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid:
 
     Source:  PS3.10 7.1 (DICOM File Meta Information)
     """
-    meta = (
-        _VERSION
-        + _element("MediaStorageSOPClassUID", b"UI", sop_class_uid.encode())
-        + _element("MediaStorageSOPInstanceUID", b"UI", sop_instance_uid.encode())
-        + _element("TransferSyntaxUID", b"UI", transfer_syntax_uid.encode())
-        + _IMPLEMENTATION
-        + _element("SourceApplicationEntityTitle", b"AE", calling_ae_title.encode("ascii", "replace"))
-    )
+    before, after = _shared(sop_class_uid, transfer_syntax_uid, calling_ae_title)
+    meta = before + _element("MediaStorageSOPInstanceUID", b"UI", sop_instance_uid.encode()) + after
     return PREAMBLE + _element("FileMetaInformationGroupLength", b"UL", struct.pack("<I", len(meta))) + meta
+
+
+@lru_cache(maxsize=256)
+def _shared(sop_class_uid: str, transfer_syntax_uid: str, calling_ae_title: str) -> tuple[bytes, bytes]:
+    """What stands before and after the instance's UID, the same for all that one sender sends of a kind."""
+    return (
+        _VERSION + _element("MediaStorageSOPClassUID", b"UI", sop_class_uid.encode()),
+        _element("TransferSyntaxUID", b"UI", transfer_syntax_uid.encode())
+        + _IMPLEMENTATION
+        + _element("SourceApplicationEntityTitle", b"AE", calling_ae_title.encode("ascii", "replace")),
+    )
 
 
 def dataset_offset(start: Bytes) -> int:

@@ -5,6 +5,7 @@ Source:  PS3.8 9.3.5 (P-DATA-TF), PS3.7 6.3.1 and E.1 (command elements, implici
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pydicom.datadict import tag_for_keyword
 
@@ -111,22 +112,28 @@ def store_response(request: StoreRequest, status: int, comment: str = "") -> byt
 
     Source:  PS3.7 9.3.1.2
     """
-    elements = (
-        _element(SOP_CLASS, _padded(request.sop_class, b"\0"))
-        + _element(FIELD, _US.pack(C_STORE_RSP))
-        + _element(RESPONDED_TO, _US.pack(request.message_id))
-        + _element(DATA_SET_TYPE, _US.pack(NO_DATA_SET))
-        + _element(STATUS, _US.pack(status))
-    )
-    if comment:
-        elements += _element(COMMENT, _padded(comment[:COMMENT_LENGTH].encode("ascii", "replace"), b" "))
-    elements += _element(SOP_INSTANCE, _padded(request.sop_instance, b"\0"))
+    before, after = _constant(request.sop_class, status, comment)
+    instance = _padded(request.sop_instance, b"\0")
+    elements = before + _US.pack(request.message_id) + after + _ELEMENT.pack(0, SOP_INSTANCE, len(instance)) + instance
     return _element(GROUP_LENGTH, struct.pack("<I", len(elements))) + elements
+
+
+@lru_cache(maxsize=256)
+def _constant(sop_class: bytes, status: int, comment: str) -> tuple[bytes, bytes]:
+    """A C-STORE response before and after its message ID, as far as it is the same for instance after instance."""
+    before = _element(SOP_CLASS, _padded(sop_class, b"\0")) + _element(FIELD, _US.pack(C_STORE_RSP))
+    after = _element(DATA_SET_TYPE, _US.pack(NO_DATA_SET)) + _element(STATUS, _US.pack(status))
+    if comment:
+        after += _element(COMMENT, _padded(comment[:COMMENT_LENGTH].encode("ascii", "replace"), b" "))
+    return before + _ELEMENT.pack(0, RESPONDED_TO, _US.size), after
 
 
 def command_pdus(context_id: int, command: bytes, max_length: int) -> bytes:
     """A command set in as many P-DATA-TF PDUs as the peer's maximum length asks for; 0 means any length."""
     room = max_length - ITEM.size if max_length > ITEM.size else len(command)
+    if len(command) <= room:
+        length = len(command) + ITEM.size
+        return HEADER.pack(P_DATA_TF, 0, length) + ITEM.pack(length - 4, context_id, COMMAND | LAST) + command
     pieces = [command[at : at + room] for at in range(0, len(command), room)]
     flags = [COMMAND] * (len(pieces) - 1) + [COMMAND | LAST]
     return b"".join(

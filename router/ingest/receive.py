@@ -5,10 +5,11 @@ half is kept, and nothing is acknowledged that is not there.
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+import time
 from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
+from types import TracebackType
 
 import structlog
 from sqlalchemy import Engine
@@ -34,6 +35,10 @@ log = structlog.get_logger()
 
 LONGEST_UID = 128
 """Twice what PS3.5 9.1 allows: a value's form is no reason to refuse, but an index key has an end."""
+UID = re.compile(rf"[!-.0-\[\]-~]{{1,{LONGEST_UID}}}")
+"""What can be a key, whether it is a conformant UID or not: printable, neither blank nor slash."""
+LOOK_S = 0.1
+"""How long the store's disk counts as having room, once it had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,18 +82,16 @@ class Receiver:
         self.store = store
         self.engine = engine
         self.new = Index(engine)
+        self.has_room_until = 0.0
 
-    def begin(self, command: Command) -> Part:
-        """A file that already holds everything before the data set.
+    def open(self, command: Command) -> tuple[Part, bytes]:
+        """A file, and what has to be written into it before the data set.
 
         Raises:  Refused (the disk is full, read-only or failing; the command's UIDs cannot be stored)
         """
         _check_uid(command.sop_instance_uid)
         _check_uid(command.sop_class_uid)
-        if self.marks.reached(self.store.free_bytes()) >= Mark.REFUSE:
-            raise Refused(
-                StoreStatus.OUT_OF_RESOURCES, "the store's disk is full", remedy="Free space, or lower refuse_free_gb"
-            )
+        self._check_room()
         beginning = part10.beginning(
             sop_class_uid=command.sop_class_uid,
             sop_instance_uid=command.sop_instance_uid,
@@ -96,7 +99,15 @@ class Receiver:
             calling_ae_title=command.calling_ae_title,
         )
         with out_of_resources():
-            part = self.store.open_part()
+            return self.store.open_part(), beginning
+
+    def begin(self, command: Command) -> Part:
+        """A file that already holds everything before the data set.
+
+        Raises:  Refused (as `open`)
+        """
+        part, beginning = self.open(command)
+        with out_of_resources():
             try:
                 write_all(part.fd, beginning)
             except OSError:
@@ -104,22 +115,36 @@ class Receiver:
                 raise
         return part
 
-    def finish(self, part: Part, command: Command, *, header: Header | None = None) -> Answer:
+    def _check_room(self) -> None:
+        """That the disk's second mark is not reached; a disk that had room is not asked again at once.
+
+        Raises:  Refused
+        """
+        now_s = time.monotonic()
+        if now_s < self.has_room_until:
+            return
+        if self.marks.reached(self.store.free_bytes()) >= Mark.REFUSE:
+            raise Refused(
+                StoreStatus.OUT_OF_RESOURCES, "the store's disk is full", remedy="Free space, or lower refuse_free_gb"
+            )
+        self.has_room_until = now_s + LOOK_S
+
+    def finish(self, part: Part, command: Command, *, header: Header | None = None, size: int | None = None) -> Answer:
         """What to answer for a part that is complete; afterwards it is kept and indexed, or gone without a trace.
 
-        `header` is given when it has been read from the bytes as they passed.
+        `header` is given when it has been read from the bytes as they passed, `size` when they were counted.
         """
         try:
-            return self._finish(part, command, header)
+            return self._finish(part, command, header, size)
         except Refused as error:
             log.warning("instance.refused", instance=command.sop_instance_uid, status=error.status.name, why=error.what)
             return error.answer()
         finally:
             part.drop()
 
-    def _finish(self, part: Part, command: Command, header: Header | None) -> Answer:
+    def _finish(self, part: Part, command: Command, header: Header | None, size: int | None) -> Answer:
         with out_of_resources():
-            size = os.fstat(part.fd).st_size
+            size = os.fstat(part.fd).st_size if size is None else size
             header = header or read_header(part, command.transfer_syntax_uid)
             check(header, command, size)
             arrival = arrived(header, command, path=part.keep(header.text("StudyInstanceUID")), size=size)
@@ -182,20 +207,35 @@ def arrived(header: Header, command: Command, *, path: str, size: int) -> Arriva
     )
 
 
-@contextmanager
-def out_of_resources() -> Iterator[None]:
-    """Turn what the disk or the database cannot do into the status that says so."""
-    try:
-        yield
-    except DataError as error:
-        log.error("instance.not_stored", why=type(error.orig).__name__)
-        raise Refused(
-            StoreStatus.CANNOT_UNDERSTAND, "a value that the index cannot hold", remedy="Ask the sender's vendor"
-        ) from error
-    except (OSError, SQLAlchemyError) as error:
-        what = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "the index cannot be written"
-        log.error("instance.not_stored", why=str(error))
-        raise Refused(StoreStatus.OUT_OF_RESOURCES, what, remedy="Look at the store's disk and the database") from error
+class _Resources:
+    """A class, since a generator of contextlib takes as long as the system call that it guards."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, DataError):
+            log.error("instance.not_stored", why=type(error.orig).__name__)
+            raise Refused(
+                StoreStatus.CANNOT_UNDERSTAND, "a value that the index cannot hold", remedy="Ask the sender's vendor"
+            ) from error
+        if isinstance(error, OSError | SQLAlchemyError):
+            said = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else ""
+            log.error("instance.not_stored", why=str(error))
+            raise Refused(
+                StoreStatus.OUT_OF_RESOURCES,
+                said or "the index cannot be written",
+                remedy="Look at the store's disk and the database",
+            ) from error
+
+
+_RESOURCES = _Resources()
+
+
+def out_of_resources() -> _Resources:
+    """Turns what the disk or the database cannot do, inside `with`, into the status that says so."""
+    return _RESOURCES
 
 
 def read_header(part: Part, transfer_syntax_uid: str) -> Header:
@@ -237,11 +277,11 @@ def check(header: Header, command: Command, size: int) -> None:
 
 
 def _check_uid(uid: str) -> None:
-    """That a UID can be a key; whether it is a conformant one does not matter.
+    """That a UID can be a key.
 
     Raises:  Refused
     """
-    if not 0 < len(uid) <= LONGEST_UID or not uid.isascii() or not uid.isprintable() or set(uid) & set(" /\\"):
+    if UID.fullmatch(uid) is None:
         raise Refused(
             StoreStatus.CANNOT_UNDERSTAND,
             "a UID is no UID",

@@ -1,7 +1,7 @@
 """One C-STORE's data set on its way from the receive buffer to its file, and the answer to it."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
@@ -34,7 +34,9 @@ class Storing:
         self.series = series
         self.command = command
         self.answer = answer
-        self.pieces: list[memoryview] = []
+        self.pieces: list[memoryview | bytes] = []
+        self.size = 0
+        """Bytes of the file so far, those that are yet to be written included."""
         self.header: Header | None = None
         self.looked = command.transfer_syntax_uid in NOT_WALKED
         self.target: Part | Answer
@@ -42,9 +44,12 @@ class Storing:
             self.target = refused
             return
         try:
-            self.target = receiver.begin(command)
+            self.target, beginning = receiver.open(command)
         except Refused as error:
             self.target = error.answer()
+            return
+        self.pieces.append(beginning)
+        self.size = len(beginning)
 
     def write(self, piece: memoryview) -> None:
         """Take a piece; its bytes must stay as they are until the next flush."""
@@ -52,8 +57,9 @@ class Storing:
             return
         if not self.looked:
             self.looked = True
-            self.header = self.series.begins(piece, at=os.lseek(self.target.fd, 0, os.SEEK_CUR))
+            self.header = self.series.begins(piece, at=self.size)
         self.pieces.append(piece)
+        self.size += len(piece)
         if len(self.pieces) >= MOST_PIECES:
             self.flush()
 
@@ -73,7 +79,7 @@ class Storing:
         """The data set is complete: store it and answer."""
         self.flush()
         if isinstance(self.target, Part):
-            self.target = self.receiver.finish(self.target, self.command, header=self.header)
+            self.target = self.receiver.finish(self.target, self.command, header=self.header, size=self.size)
         self.answer(self.target)
 
     def drop(self) -> None:
@@ -83,7 +89,7 @@ class Storing:
             self.target.drop()
 
 
-def _write(fd: int, pieces: list[memoryview]) -> None:
+def _write(fd: int, pieces: Sequence[memoryview | bytes]) -> None:
     """All pieces, also where the disk takes only some of them at once.
 
     Raises:  OSError

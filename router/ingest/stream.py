@@ -56,6 +56,8 @@ class Stream:
         self.pass_on = pass_on
         self.buffer: memoryview | None = None
         self.begin = self.end = 0
+        self.has_taken_all = False
+        """Whether the last receive left nothing behind: there was room for more than came."""
         self.whole = bytearray()
         self.whole_length = 0
         self.pdu_began: float | None = None
@@ -87,6 +89,7 @@ class Stream:
             self.begin, self.end = 0, left
         received = connection.recv_into(self.buffer[self.end :], 0, socket.MSG_DONTWAIT)
         self.end += received
+        self.has_taken_all = self.end < BUFFER
         return received
 
     def rest(self) -> None:
