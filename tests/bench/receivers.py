@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from router.ingest import part10
-from tests.conftest import REPOSITORY, until
+from tests.conftest import DATA, REPOSITORY, until
 from tests.servers import free_port
 
 TICKS = os.sysconf("SC_CLK_TCK")
+PROTOTYPE = DATA.parent / "prototypes" / "fast_scp.py"
+"""Shows what pynetdicom can be made to do; not part of this repository."""
 CPU_FIELDS, NICE_FIELD = (11, 12, 13, 14), 16
 """Fields of /proc/PID/stat after the command's name."""
 
@@ -106,7 +108,7 @@ def _of_plain(folder: Path, seen: set[Path]) -> Iterator[str]:
 def _running(
     name: str, folder: Path, port: int, command: list[str], stored: Callable[[Path, set[Path]], Iterator[str]]
 ) -> Iterator[Receiver]:
-    environment = os.environ | {"TCP_NODELAY": "1"}
+    environment = os.environ | {"TCP_NODELAY": "1", "PYTHONPATH": str(DATA.parent / "load")}
     process = subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -145,6 +147,16 @@ def sink(folder: Path) -> Iterator[Receiver]:
     with _running(
         "sink", folder, port, [sys.executable, "-m", "tests.bench.sink", str(port), str(folder)], _of_plain
     ) as made:
+        yield made
+
+
+@contextmanager
+def prototype(folder: Path) -> Iterator[Receiver]:
+    """The prototype with an index of six columns: no checks, no facts, no admission, no audit."""
+    folder.mkdir(parents=True)
+    port = free_port()
+    command = [sys.executable, str(PROTOTYPE), str(port), str(folder), "--index", "wal", "--quickack"]
+    with _running("prototype", folder, port, command, _of_part10) as made:
         yield made
 
 
