@@ -19,6 +19,8 @@ log = structlog.get_logger()
 PACE_S = 0.1
 """A burst of instances wakes the next room as often as this, not at each."""
 LOOK_S = 5.0
+"""How often a digester that has died is noticed. After the first such time it is started without an instance, too:
+else it would import what it needs while the first study waits for it."""
 
 
 class Notice:
@@ -62,12 +64,10 @@ class Notice:
             if self.changed.wait(LOOK_S):
                 self.changed.clear()
                 self._ring()
-                self.digester = self.digester or self._start_digester()
+                self._keep_digester()
                 time.sleep(PACE_S)
-            if self.digester is not None and self.digester.poll() is not None and not self.stopped:
-                log.error("digester.died", code=self.digester.returncode)
-                self._end(self.digester)
-                self.digester = self._start_digester()
+            else:
+                self._keep_digester()
         self._ring()
 
     def _ring(self) -> None:
@@ -76,6 +76,15 @@ class Notice:
         if self.over.is_set():
             self.over.clear()
             self.node.bell.ring(digester.AT_ONCE)
+
+    def _keep_digester(self) -> None:
+        if self.stopped:
+            return
+        if self.digester is not None and self.digester.poll() is not None:
+            log.error("digester.died", code=self.digester.returncode)
+            self._end(self.digester)
+            self.digester = None
+        self.digester = self.digester or self._start_digester()
 
     def _start_digester(self) -> subprocess.Popen[bytes]:
         settings = self.node.settings

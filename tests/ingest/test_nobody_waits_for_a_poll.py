@@ -9,9 +9,10 @@ from pydicom.uid import CTImageStorage
 
 from router.db import instances
 from router.db.engine import now, writing
-from router.ingest import digester
+from router.ingest import digester, notice
 from router.wake import Bell, Ear
-from tests.ingest.conftest import Door, association, make_node, slice_of
+from tests.conftest import until
+from tests.ingest.conftest import Door, association, listening, make_node, slice_of
 
 
 def test_the_end_of_an_association_wakes_decide_and_lets_the_digester_begin(door: Door) -> None:
@@ -28,6 +29,17 @@ def test_the_end_of_an_association_wakes_decide_and_lets_the_digester_begin(door
             decide.wait(60)
         assert ended.wait(60)
         assert decide.wait(60)
+
+
+def test_the_digester_is_there_before_the_first_instance_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notice, "LOOK_S", 0.1)
+    with listening(tmp_path) as door, Ear(door.node.wake_folder, "decide") as decide:
+
+        def ready() -> bool:
+            return any(door.node.wake_folder.glob(f"{digester.TOPIC}.*"))
+
+        until(ready, what="a digester that listens")
+        assert not decide.wait(0), "nothing has come that would have to be decided on"
 
 
 def test_the_digester_lets_a_burst_pass_but_waits_no_longer_than_its_association(
