@@ -12,6 +12,7 @@ from enum import StrEnum
 from functools import lru_cache
 
 from router.domain.facts import Fact, Facts, Scalar, derived
+from router.domain.region_codes import regions_of
 
 CONFIDENT = 0.75
 """From here on a detected region is one that rules may trust."""
@@ -48,8 +49,8 @@ TOGETHER: tuple[tuple[str, tuple[BodyPart, ...]], ...] = (
 
 SPINE_WORDS = (
     r"spines?|spinal|[ctl]{1,3} ?sp(ine)?|[ctl] ?l ?sp(ine)?|[hbl]ws|wirbels\w*|rachis|columna|colonna|coluna|"
-    r"wervelkolom|lumbar\w*|lumbo\w*|lombaire|lombare|(thoracic|dorsal|cervical) ?(spine|vertebra\w*|column)|sacr\w+|"
-    r"myelo\w*"
+    r"wervelkolom|thora[ck]o ?lumb\w*|cervico ?thora[ck]\w*|lumbar\w*|lumbo\w*|lombaire|lombare|"
+    r"(thoracic|dorsal|cervical) ?(spine|vertebra\w*|column)|sacr\w+|myelo\w*"
 )
 """Taken out of a text before the rest is read: a thoracic spine is no chest."""
 
@@ -95,7 +96,9 @@ _TOGETHER = tuple((_pattern(words), parts) for words, parts in TOGETHER)
 _SPINE = _pattern(SPINE_WORDS)
 _WORDS = tuple((part, _pattern(words)) for part, words in WORDS)
 
-SERIES_TEXTS = ("SeriesDescription", "AnatomicRegionSequence.CodeMeaning")
+CODED = "AnatomicRegionSequence"
+"""Codes, which say the same in every language."""
+SERIES_TEXTS = ("SeriesDescription", CODED, f"{CODED}.CodeMeaning")
 STUDY_TEXTS = (
     "ProtocolName", "StudyDescription", "RequestedProcedureDescription", "ProcedureCodeSequence.CodeMeaning",
 )  # fmt: skip
@@ -181,7 +184,12 @@ def _pelvis_too(facts: Facts, parts: tuple[BodyPart, ...]) -> tuple[Detected, ..
 
 def _named(facts: Facts, keyword: str) -> tuple[BodyPart, ...]:
     fact = facts.get(keyword)
-    return named_in(" ".join(map(str, fact.values))) if fact is not None else ()
+    if fact is None:
+        return ()
+    if keyword == CODED:
+        covered = {part for value in fact.values for part in regions_of(str(value))}
+        return tuple(part for part in BodyPart if part in covered)
+    return named_in(" ".join(map(str, fact.values)))
 
 
 NOT_IN_PIXELS = {BodyPart.SPINE: frozenset[BodyPart](), BodyPart.WHOLE_BODY: frozenset(TRUNK[:2])}

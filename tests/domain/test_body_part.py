@@ -6,7 +6,10 @@
 from pathlib import Path
 
 import pytest
+from pydicom.sr import codes
+from pydicom.sr._snomed_dict import mapping
 
+from router.domain import region_codes
 from router.domain.body_part import CONFIDENT, BodyPart, detect, named_in, of_tag, reconcile
 from router.domain.classify import describe
 from router.domain.facts import Header, aggregate
@@ -60,6 +63,8 @@ def test_the_table_says_of_every_region_how_many_headers_cover_it(data: Path) ->
         ("CT thoracic spine", "spine"),
         ("IRM rachis lombaire", "spine"),
         ("T-L SPINE", "spine"),
+        ("Thoraco-lumbar spine", "spine"),
+        ("MR cervicothoracic", "spine"),
         ("CT Thorax/Abdomen", "chest abdomen"),
         ("CT TAP mit KM", "chest abdomen pelvis"),
         ("CHEST/ABD/PEL (FEET FIRST)", "chest abdomen pelvis"),
@@ -95,6 +100,34 @@ def test_texts_in_several_languages_name_regions(text: str, parts: str) -> None:
 )
 def test_the_defined_terms_of_the_tag_are_understood(tag: str, parts: set[str]) -> None:
     assert set(of_tag([tag])) == parts
+
+
+def test_a_coded_region_says_the_same_in_every_language() -> None:
+    for value, scheme, meaning, parts in (
+        ("816094009", "SCT", "胸部", {"chest"}),
+        ("T-D4000", "SRT", "Abdome", {"abdomen"}),
+        ("416775004", "SCT", "", {"chest", "abdomen", "pelvis"}),
+        ("61685007", "SCT", "Lower limb", {"extremity"}),
+        ("61685007", "99LOCAL", "下肢", set()),
+        ("12345", "99LOCAL", "Thorax", {"chest"}),
+    ):
+        item = {"CodeValue": value, "CodingSchemeDesignator": scheme, "CodeMeaning": meaning}
+        facts = describe([{"Modality": "MR", "AnatomicRegionSequence": [item]}])
+        found = facts["detected.body_part"].values if "detected.body_part" in facts else ()
+        assert set(found) == parts, value
+
+
+def test_codes_of_regions_are_those_of_the_standard() -> None:
+    known = {getattr(codes.cid4031, name).value for name in codes.cid4031.dir()} | {
+        getattr(codes.cid4, name).value for name in codes.cid4.dir()
+    }
+    retired = mapping["SCT"]
+    for code, regions in region_codes.REGIONS.items():
+        assert set(regions) <= set(BodyPart)
+        if code[0] in "TR":
+            assert region_codes.REGIONS[mapping["SRT"][code]] == regions, code
+        else:
+            assert code in known or code in retired, code
 
 
 def test_an_empty_tag_a_right_one_and_a_wrong_one_end_in_the_same_region() -> None:
