@@ -99,6 +99,13 @@ def test_of_two_abdomens_the_soft_thin_one_is_taken(rules: tuple[Rule, ...]) -> 
     assert [one.series_instance_uid for one in judged if one.rule.name == "CT abdomen"] == ["thin"]
 
 
+def test_every_rule_has_a_comment() -> None:
+    lines = FILE.read_text().splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("  - name:"):
+            assert lines[number - 1].startswith("  # "), line
+
+
 def test_only_rules_whose_pipeline_is_installed_are_on(rules: tuple[Rule, ...]) -> None:
     for rule in rules:
         installed = {one.pipeline for one in rule.pipelines} <= KNOWN.pipelines.keys()

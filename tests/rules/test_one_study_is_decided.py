@@ -9,13 +9,14 @@ import pytest
 from sqlalchemy import update
 
 from router.db import commands, decisions, filing, instances, jobs, results, revisions, studies
-from router.db.engine import now, reading, writing
+from router.db.engine import connect, now, reading, writing
 from router.db.tables import study
 from router.destinations import Profile
 from router.domain.job import Lane, Outcome, State
+from router.domain.rules import Priority
 from router.domain.study import StudyState
 from router.wake import Ear
-from router.work import outbox
+from router.work import assemble, outbox
 from router.work.assemble import serve
 from router.work.count import Counter
 from tests.conftest import until
@@ -78,6 +79,35 @@ def test_two_rules_that_want_the_same_run_share_one_job_at_the_more_urgent_prior
         tied = decisions.of_job(connection, shared.id)
     assert [(one.rule, one.destinations) for one in tied] == [("chest", ["pacs"]), ("research", ["archive"])]
     assert other.settings == {"level": 2}
+
+
+def test_a_run_that_is_wanted_in_shadow_and_in_earnest_is_sent_for_the_latter_only(make_site: MakeSite) -> None:
+    trial = {**RULE, "name": "a trial", "mode": "shadow", "destinations": ["elsewhere"], "priority": "stat"}
+    site = make_site(trial, RULE)
+    site.receive()
+    site.decide()
+    (job,) = site.jobs()
+    assert {one.job_id for one in decided(site)} == {job.id}
+    assert job.priority == Priority.STAT
+    with reading(site.node.engine) as connection:
+        assert outbox.wanted(connection, job) == ("pacs",)
+
+
+def test_a_restart_forgets_no_deadline(make_site: MakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = make_site(RULE, quiet_period_s=1000.0)
+    at = now() - 500_000_000
+    site.receive(at=at)
+    site.decide()
+    due = at + 1000_000_000
+    assert site.study().decide_at == due
+    engine = connect(site.node.settings.database.url)
+    again = Site(replace(site.node, engine=engine))
+    again.decide()
+    assert again.study().decide_at == due
+    monkeypatch.setattr(assemble, "now", lambda: due)
+    again.decide()
+    assert again.study().completeness == "3 instances received, then silence for 1000 s"
+    engine.dispose()
 
 
 def test_sending_the_same_study_ten_times_makes_no_new_generation_and_no_new_job(make_site: MakeSite) -> None:
