@@ -151,6 +151,34 @@ def letterhead(order: Order, kind: str, *, ordinal: int = 0) -> Letterhead:
     )
 
 
+def letterhead_like(
+    earlier: Dataset,
+    *,
+    sop_instance_uid: str,
+    series_instance_uid: str,
+    series_number: int,
+    made_at: datetime,
+    weights_digest: str | None,
+) -> Letterhead:
+    """The letterhead of another object of the same run as this one of ours, in the same study."""
+    (made_by,) = [part for part in earlier.ContributingEquipmentSequence if part.Manufacturer == MANUFACTURER]
+    return Letterhead(
+        source=earlier,
+        sop_instance_uid=sop_instance_uid,
+        series_instance_uid=series_instance_uid,
+        series_number=series_number,
+        series_description=str(earlier.SeriesDescription),
+        made_at=made_at,
+        algorithm=Algorithm(
+            name=str(earlier.ManufacturerModelName),
+            version=str(earlier.SoftwareVersions),
+            weights_digest=weights_digest,
+        ),
+        contribution=str(made_by.ContributionDescription),
+        research=str(earlier.ContentQualification) == "RESEARCH",
+    )
+
+
 Content = Callable[[Script], tuple[Elements, Iterable[Code]]]
 """What one object adds to its letterhead, in the script that it is given, and the codes in it."""
 

@@ -128,9 +128,10 @@
     │   ├── WrongPassword: there is no such user, or this is not their password
     │   └── TooManyAttempts: after wrong passwords the next one is looked at only later
     ├── work.build
-    │   └── FindingsGone: the kept findings of a run are not in the store, or not as they were kept
+    │   ├── FindingsGone: the kept findings of a run are not in the store, or not as they were kept
+    │   └── NothingToReject: a note was asked for, and of the objects that it is about none lies in the store
     ├── work.deliver
-    │   ├── NotYet: the far side does not have the images yet that the results are about
+    │   ├── NotYet: the far side does not have the images yet that the results are about, or a note
     │   ├── NotTaken: the far side has not taken an instance; it may later
     │   ├── NotThere: the far side has taken what it does not show when it is asked
     │   ├── Refused: the far side refuses an instance, or to keep it, and will refuse it again

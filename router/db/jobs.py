@@ -13,6 +13,7 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, and_, case, cast, 
 from dicom_sr.problem import Problem
 from router.db.engine import clock, insert_into
 from router.db.tables import beat, breaker, job, result_set, study
+from router.domain.delivery import NOTE_TO
 from router.domain.job import Event, Job, Lane, Outcome, State, before, target
 from router.domain.rules import Priority
 
@@ -146,7 +147,9 @@ def add_forward(
     return number, made
 
 
-def add_build(connection: Connection, of: Job, *, profile: str, max_attempts: int) -> tuple[int, bool]:
+def add_build(
+    connection: Connection, of: Job, *, profile: str, max_attempts: int, priority: int | None = None
+) -> tuple[int, bool]:
     """The one job that builds the findings of this inference job in this profile, and whether this call made it."""
     return _add(
         connection,
@@ -154,7 +157,7 @@ def add_build(connection: Connection, of: Job, *, profile: str, max_attempts: in
         study_instance_uid=of.study_instance_uid,
         series_instance_uid=of.series_instance_uid,
         generation=of.generation,
-        priority=of.priority,
+        priority=of.priority if priority is None else priority,
         max_attempts=max_attempts,
     )
 
@@ -401,8 +404,8 @@ def turn_stale(
 ) -> list[Job]:
     """Runs on this series that are not among the `fresh` read what it no longer is; those that were not stale before.
 
-    What follows of them and has not ended, builds and deliveries, is superseded. One that is fresh again is stale no
-    more.
+    What follows of them and has not ended, builds and deliveries, is superseded, but for notes that reject what was
+    sent of them. One that is fresh again is stale no more.
     """
     runs = and_(
         job.c.lane == Lane.INFER,
@@ -416,10 +419,11 @@ def turn_stale(
     ).mappings()
     found = sorted((_job(row) for row in turned), key=lambda one: one.id)
     stale = select(job.c.id).where(runs, job.c.id.not_in(fresh))
-    sets = select(result_set.c.id).where(result_set.c.job_id.in_(stale))
+    of_results = result_set.c.profile.not_like(f"{NOTE_TO}%")
+    sets = select(result_set.c.id).where(result_set.c.job_id.in_(stale), of_results)
     follow = or_(
         and_(job.c.lane == Lane.DELIVER, job.c.result_set_id.in_(sets)),
-        and_(job.c.lane == Lane.BUILD, job.c.findings_job_id.in_(stale)),
+        and_(job.c.lane == Lane.BUILD, job.c.findings_job_id.in_(stale), job.c.profile.not_like(f"{NOTE_TO}%")),
     )
     move(connection, Event.SUPERSEDE, follow, **REST, reason="newer results take its place", finished_at=at)
     return found
@@ -428,6 +432,19 @@ def turn_stale(
 def keep_for_person(connection: Connection, job_id: int, *, reason: str) -> bool:
     """A rule lets this queued job wait for a person; False when it is not queued (any more)."""
     return bool(move(connection, Event.HOLD, job.c.id == job_id, reason=reason))
+
+
+def on_same_images(connection: Connection, one: Job) -> list[Job]:
+    """Earlier inference of this work on the same images where they were before: in other series or studies, newest
+    first."""
+    names = ("pixels_digest", "pipeline", "settings_digest")
+    elsewhere = or_(
+        job.c.study_instance_uid != one.study_instance_uid, job.c.series_instance_uid != one.series_instance_uid
+    )
+    found = select(job).where(
+        job.c.lane == Lane.INFER, job.c.id < one.id, elsewhere, *(job.c[name] == getattr(one, name) for name in names)
+    )
+    return [_job(row) for row in connection.execute(found.order_by(job.c.id.desc())).mappings()]
 
 
 def find(connection: Connection, job_id: int) -> Job | None:

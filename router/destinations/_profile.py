@@ -48,7 +48,7 @@ class Profile(Section):
     reject_superseded: bool = Field(
         False,
         description="Before a set that takes an earlier one's place: a key object selection that rejects the old "
-        "objects, for archives that hide them then (IHE IOCM)",
+        "objects, for archives that hide them then (IHE IOCM); in the old study when the images were moved",
     )
 
     @model_validator(mode="after")

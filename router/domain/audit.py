@@ -60,6 +60,7 @@ EVENTS: Mapping[str, Act] = {
     "series.completed": Act.ROUTED,
     "results.produced": Act.PRODUCED,
     "results.built": Act.PRODUCED,
+    "results.rejected": Act.PRODUCED,
     "run.refused": Act.PRODUCED,
     "results.sent": Act.SENT,
     "results.refused": Act.SENT,

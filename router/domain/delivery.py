@@ -1,5 +1,6 @@
 """What leaves and what the far side says to it: pure nouns, and one table that tells a later try from a refusal."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,6 +17,20 @@ class ResultSet:
     study_instance_uid: str
     generation: int
     built_at: int
+
+
+NOTE_TO = '{"note to":'
+"""How the profile begins of a set that is nothing but a note, which rejects what one destination has."""
+
+
+def note_to(destination: str) -> str:
+    """What stands for a profile where a destination gets a note alone: it has what others may not have."""
+    return f"{NOTE_TO}{json.dumps(destination)}}}"
+
+
+def note_for(profile: str | None) -> str | None:
+    """The destination of a note; None where the profile is one of results."""
+    return str(json.loads(profile)["note to"]) if profile is not None and profile.startswith(NOTE_TO) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from dicom_sr.problem import Problem
+from router.domain.delivery import note_for
 
 
 class IllegalMove(Problem):
@@ -164,7 +165,9 @@ class Job:
         if self.lane is Lane.INFER:
             return f"{self.pipeline} {self.pipeline_version}"
         if self.lane is Lane.BUILD:
-            return f"build of job {self.findings_job_id}"
+            note = note_for(self.profile)
+            what = "build of" if note is None else f"note to {note} that rejects the results of"
+            return f"{what} job {self.findings_job_id}"
         return f"{'forwarding' if self.is_forward else 'delivery'} to {self.destination}"
 
     @property

@@ -84,9 +84,9 @@ class Series:
 
 IDENTITY = (
     "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyID",
-    "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName",
+    "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "SeriesInstanceUID",
 )  # fmt: skip
-"""What results copy from their source and a correction may change."""
+"""What results copy from their source, or refer to, and a correction may change."""
 
 
 def identity_digest(headers: Iterable[Mapping[str, Any]]) -> str:

@@ -26,6 +26,10 @@ def is_correction(one: Job, before: Job) -> bool:
 
 def change(one: Job, before: Job) -> str:
     """What is different from the earlier run."""
+    if one.study_instance_uid != before.study_instance_uid:
+        return "its images were moved here from another study"
+    if one.series_instance_uid != before.series_instance_uid:
+        return "its images were moved here from another series"
     if is_correction(one, before):
         return "patient or study data were corrected, the images are the same"
     then, now = before.instances, one.instances

@@ -26,7 +26,7 @@ from router.domain.study import Study
 from router.node import Node
 from router.query.scu import Peer
 from router.wake import Ear
-from router.work import outbox
+from router.work import notes, outbox
 from router.work import supersede as stale
 from router.work.completion import Ask
 from router.work.count import Counter
@@ -138,8 +138,7 @@ def write(connection: Connection, node: Node, study: Study, outcome: Stuck | Unc
     uid = study.study_instance_uid
     if isinstance(outcome, Unchanged):
         studies.settle(connection, uid)
-        abandon(connection, uid, outcome.emptied)
-        return let_go(study)
+        return abandon(connection, uid, outcome.emptied) | let_go(study)
     if isinstance(outcome, Stuck):
         studies.hold(connection, uid, outcome.reason)
         audit.write(connection, TOPIC, "study.held", uid, reason=outcome.reason)
@@ -188,7 +187,7 @@ def follow(connection: Connection, node: Node, study: Study, outcome: Plan, gene
             jobs.keep_for_person(connection, job_id, reason=holds[job_id])
     deliveries += forwards(connection, node, study, outcome.answers, generation)
     supersede(connection, uid, outcome.inputs)
-    abandon(connection, uid, outcome.emptied)
+    notes_asked = abandon(connection, uid, outcome.emptied)
     known = [outcome.witnesses] if outcome.witnesses else list(outcome.series.values())
     audit.write(
         connection,
@@ -201,7 +200,7 @@ def follow(connection: Connection, node: Node, study: Study, outcome: Plan, gene
         revision=outcome.revision,
         new_jobs=[*new_jobs, *deliveries],
     )
-    return ({"infer"} if new_jobs else set()) | ({"build", "deliver"} if deliveries else set())
+    return ({"infer"} if new_jobs else set()) | ({"build", "deliver"} if deliveries else set()) | notes_asked
 
 
 def held_by_rules(answers: Sequence[Answer], made: Sequence[Made]) -> dict[int, str]:
@@ -273,7 +272,7 @@ def record(
 
 
 def run_of(connection: Connection, node: Node, study: Study, run: Run, rule: Rule, generation: int, at: int) -> Made:
-    """The one job of this run; where it was superseded and its inputs are back, the next run of the same work."""
+    """The one job of this run; where it was superseded or rejected and its inputs are back, the next run of it."""
     number = 0
     deadline = None if rule.deadline_min is None else at + round(rule.deadline_min * 60 * SECOND)
     while True:
@@ -297,7 +296,7 @@ def run_of(connection: Connection, node: Node, study: Study, run: Run, rule: Rul
             deadline=deadline,
         )
         job = jobs.find(connection, job_id)
-        if created or job is None or job.state is not State.SUPERSEDED:
+        if created or job is None or not (job.state is State.SUPERSEDED or notes.is_asked(connection, job)):
             return Made(job_id=job_id, created=created)
         number += 1
 
@@ -319,9 +318,15 @@ def supersede(connection: Connection, study_instance_uid: str, inputs: Mapping[s
         stale.turn_stale(connection, **where, pixels_digest=now_is.pixels_digest, fresh=fresh)
 
 
-def abandon(connection: Connection, study_instance_uid: str, emptied: Sequence[str]) -> None:
-    """Runs on series whose images were all moved elsewhere: nothing takes their place here."""
+def abandon(connection: Connection, study_instance_uid: str, emptied: Sequence[str]) -> set[str]:
+    """Runs on series whose images were all moved elsewhere: nothing takes their place here.
+
+    Where a destination wants it, what it has of them is rejected. Gives the topics to ring for.
+    """
+    asked: list[int] = []
     for series_instance_uid in emptied:
         where = {"study_instance_uid": study_instance_uid, "series_instance_uid": series_instance_uid}
         jobs.supersede(connection, **where, keep=(), reason="its images were moved to another series or study")
-        stale.turn_stale(connection, **where, pixels_digest=None, fresh=set())
+        for run in stale.turn_stale(connection, **where, pixels_digest=None, fresh=set()):
+            asked += notes.ask(connection, run)
+    return {"build"} if asked else set()

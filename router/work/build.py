@@ -1,31 +1,47 @@
 """Role `build`: a result set in a further profile from the kept findings of a run, without running anything again.
 
 A destination whose profile was added or changed after the run gets its set here, as does one that refuses what its
-profile says. The objects get their own UIDs, since the profile is part of them. No torch comes into this process.
+profile says, and a note alone about a run whose images have gone (`router.work.notes`). The objects get their own UIDs,
+since the profile is part of them. No torch comes into this process.
 """
 
 import hashlib
 import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from zoneinfo import ZoneInfo
 
+import pydicom
+from pydicom.dataset import Dataset
 from sqlalchemy import Connection
 
-from dicom_sr import kept, result_set, source
+from dicom_sr import check, kept, result_set, source
+from dicom_sr.kinds import NOTE, rejection_note
 from dicom_sr.nouns import Findings
 from dicom_sr.problem import Problem
 from dicom_sr.source import SourceSeries
 from router.db import audit, findings, jobs, results
 from router.db.engine import reading
 from router.destinations import Profile
+from router.domain.delivery import Result, note_for
 from router.domain.job import Job, Lane, Outcome
+from router.domain.rules import Priority
 from router.node import Node
 from router.work import outbox, sets, supersede
 from router.work.loop import Ending, InHand, Loop
 
 LEASE_S = 60.0
+MOVED = "The images of these results were moved to another series or study"
 
 
 class FindingsGone(Problem):
     """The kept findings of a run are not in the store, or not as they were kept."""
+
+
+class NothingToReject(Problem):
+    """A note was asked for, and of the objects that it is about none lies in the store any more."""
 
 
 def serve(node: Node, stop: threading.Event) -> None:
@@ -46,6 +62,8 @@ def build(node: Node, hand: InHand) -> Ending:
     Raises:  Problem, Lost
     """
     job = hand.job
+    if note_for(job.profile) is not None:
+        return note(node, job)
     with reading(node.engine) as connection:
         of = jobs.find(connection, job.findings_job_id or 0)
         noted = findings.find(connection, job.findings_job_id or 0)
@@ -119,4 +137,80 @@ def record(connection: Connection, node: Node, job: Job, of: Job, built: sets.Ke
         findings_of=of.id,
         instances=[one.sop_instance_uid for one, _ in built.objects],
         deliveries=made,
+    )
+
+
+def note(node: Node, job: Job) -> Ending:
+    """Build the note that the job names, about what its destination has of a run.
+
+    Raises:  NothingToReject, GateClosed
+    """
+    destination, profile = note_for(job.profile) or "", job.profile or ""
+    with reading(node.engine) as connection:
+        of = jobs.find(connection, job.findings_job_id or 0)
+        assert of is not None
+        place, base = place_of(connection, job), node.settings.results.series_number_base
+        (series_number,) = sets.series_numbers(connection, of, [place], base)
+        taken = [one for name, one in results.delivered_of(connection, of.id) if name == destination]
+        asked_at = min(one.created_at for one in jobs.builds_of(connection, of.id) if one.profile == profile)
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=asked_at)
+    made = rejection_note.alone(
+        an_object(node, of, taken),
+        supersede.replaced(of, [(destination, one) for one in taken]),
+        description=MOVED,
+        uid=sets.naming(node, of, of.identity_digest or "", profile),
+        made_at=moment.astimezone(ZoneInfo(node.settings.timezone)),
+        series_number=series_number,
+        weights_digest=of.weights_digest,
+    )
+    faults = check.inspect([pydicom.dcmread(BytesIO(made.part10))], places=[NOTE])
+    if faults:
+        raise check.GateClosed(faults)
+    built = sets.keep(node, profile, (made,))
+    return Ending(
+        outcome=Outcome.RESULT,
+        record=lambda connection: record_note(connection, node, job, of, built),
+        rings=(Lane.DELIVER,),
+    )
+
+
+def an_object(node: Node, of: Job, taken: Iterable[Result]) -> Dataset:
+    """One of these objects as it was sent, less its pixels.
+
+    Raises:  NothingToReject
+    """
+    for one in taken:
+        with suppress(FileNotFoundError):
+            return pydicom.dcmread(node.store.path(one.path), stop_before_pixels=True)
+    raise NothingToReject(
+        f"no object of job {of.id} lies in the store any more",
+        remedy="Reject its results at the destination by hand",
+    )
+
+
+def record_note(connection: Connection, node: Node, job: Job, of: Job, built: sets.KeptSet) -> None:
+    """The note, its delivery and audit, in the transaction that finishes the job.
+
+    Raises:  OtherBytes
+    """
+    sets.record(connection, of, built)
+    (made,) = [one for one in results.sets_of_job(connection, of.id) if one.profile == built.profile]
+    delivery, _ = jobs.add_delivery(
+        connection,
+        study_instance_uid=of.study_instance_uid,
+        generation=of.generation,
+        result_set_id=made.id,
+        destination=note_for(built.profile) or "",
+        priority=Priority.STAT,
+        max_attempts=node.settings.delivery.max_attempts,
+    )
+    audit.write(
+        connection,
+        "build",
+        "results.rejected",
+        job.study_instance_uid,
+        job=job.id,
+        findings_of=of.id,
+        instances=[one.sop_instance_uid for one, _ in built.objects],
+        deliveries=[delivery],
     )

@@ -23,7 +23,7 @@ from router.destinations import Awaited, CannotCommit, Context, Destination, Int
 from router.domain.delivery import DUPLICATE, Commitment, Outgoing, Receipt, Result, Subject, Verdict, contradictions
 from router.domain.job import Job, Lane, Outcome
 from router.node import Node
-from router.work import outbox
+from router.work import notes, outbox
 from router.work.loop import Ending, ForPerson, InHand, Loop, Pause
 
 log = structlog.get_logger()
@@ -37,7 +37,7 @@ SLOTS = 8
 
 
 class NotYet(Problem):
-    """The far side does not have the images yet that the results are about."""
+    """The far side does not have the images yet that the results are about, or a note that goes before them."""
 
     retryable = True
 
@@ -125,6 +125,7 @@ def deliver(node: Node, hand: InHand) -> Ending | Pause:
         judge(receipt, errand, missing=len(errand.objects) - len(errand.taken))
     seen_to = hand.job.problem == OtherStudy.__name__  # by the person who has released it
     if not errand.taken and not hand.job.is_forward and not seen_to:
+        let_note_pass(node, errand)
         look(node, errand)
     try:
         send(node, hand, errand)
@@ -311,6 +312,21 @@ def look(node: Node, errand: Errand) -> None:
         raise OtherStudy(
             f"{where} has this study with another {' and '.join(differing)}",
             remedy=f"`isocenter jobs show {errand.job.id}` shows both. Correct the wrong one, then release the job",
+        )
+
+
+def let_note_pass(node: Node, errand: Errand) -> None:
+    """Go on when no note waits that rejects what the same images gave in the study from which they were moved.
+
+    Raises:  NotYet
+    """
+    with reading(node.engine) as connection:
+        due = not errand.job.last_attempt and notes.is_due(connection, errand.job)
+    if due:
+        raise NotYet(
+            f"destination {errand.destination.name} is first to get the note that rejects these results where their "
+            "images were before",
+            remedy="The delivery goes on by itself once the note is there",
         )
 
 

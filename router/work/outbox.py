@@ -12,6 +12,7 @@ from router import rulebook
 from router.db import beats, commands, decisions, findings, jobs, refusals, results, revisions
 from router.destinations import Destination, Profile, folder
 from router.domain import heartbeat
+from router.domain.delivery import note_for
 from router.domain.job import Job
 from router.work import supersede
 
@@ -103,7 +104,7 @@ def refuse(
     """
     known = in_force(connection)
     found = results.find_set(connection, delivery.result_set_id or 0)
-    if found is None or delivery.destination not in known:
+    if found is None or delivery.destination not in known or note_for(found.profile) is not None:
         return None
     destination = known[delivery.destination]
     refusals.note(connection, destination.name, form(destination), sop_class_uids)

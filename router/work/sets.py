@@ -97,16 +97,7 @@ def order(
         settings=profile.settings,
         sr="comprehensive3d" if profile.sr == "none" else profile.sr,
         tracking=profile.tracking,
-        uid=Naming(
-            node=node.node_id,
-            input_digest=uids.input_digest(of.pixels_digest or "", identity),
-            pipeline=of.pipeline or "",
-            version=of.pipeline_version or "",
-            weights=of.weights_digest or "none",
-            settings=of.settings_digest or "",
-            encoding=profile.canonical(),
-            run=of.run,
-        ),
+        uid=naming(node, of, identity, profile.canonical()),
         made_at=made_at.astimezone(ZoneInfo(node.settings.timezone)),
         series_number=series_number,
         pipeline=of.pipeline or "",
@@ -114,6 +105,20 @@ def order(
         research=kept.research,
         completeness=of.completeness or kept.completeness,
         supersedes=supersedes,
+    )
+
+
+def naming(node: Node, of: Job, identity: str, canonical: str) -> Naming:
+    """The UIDs of a set that the run gives in a profile."""
+    return Naming(
+        node=node.node_id,
+        input_digest=uids.input_digest(of.pixels_digest or "", identity),
+        pipeline=of.pipeline or "",
+        version=of.pipeline_version or "",
+        weights=of.weights_digest or "none",
+        settings=of.settings_digest or "",
+        encoding=canonical,
+        run=of.run,
     )
 
 

@@ -29,6 +29,18 @@ def before(connection: Connection, job: Job, *, profile: str | None = None) -> t
     return job, []
 
 
+def where_it_was(connection: Connection, job: Job, *, profile: str) -> tuple[Job, list[tuple[str, Result]]]:
+    """The newest run of this work on the same images in another series or study whose results somebody has taken.
+
+    An image is in one study only, so they were all moved here.
+    """
+    for run in jobs.on_same_images(connection, job):
+        taken = results.delivered_of(connection, run.id)
+        if taken:
+            return run, results.delivered_of(connection, run.id, profile=profile) or taken
+    return job, []
+
+
 def told(
     connection: Connection, node: Node, job: Job, profile: str, *, rejecting: Collection[str] = ()
 ) -> Supersedes | None:
@@ -37,6 +49,8 @@ def told(
     `rejecting` are the destinations that get them and want a note with them that rejects the old ones.
     """
     run, taken = before(connection, job, profile=profile)
+    if not taken:
+        run, taken = where_it_was(connection, job, profile=profile)
     if not taken:
         return None
     at = datetime.fromtimestamp((run.finished_at or run.created_at) / 1e6, ZoneInfo(node.settings.timezone))
@@ -95,10 +109,10 @@ def turn_stale(
     series_instance_uid: str,
     pixels_digest: str | None,
     fresh: set[int],
-) -> None:
+) -> list[Job]:
     """Runs on what the series no longer is are stale, what follows of them ends, and what was delivered is shown.
 
-    `pixels_digest` is None where the series has no image any more.
+    `pixels_digest` is None where the series has no image any more. Gives the runs that were not stale before.
     """
     turned = jobs.turn_stale(
         connection, study_instance_uid=study_instance_uid, series_instance_uid=series_instance_uid, fresh=fresh
@@ -113,6 +127,7 @@ def turn_stale(
                 else shown(run, names, corrected=corrected, follows=bool(fresh))
             )
             studies.attend(connection, study_instance_uid, text)
+    return turned
 
 
 def moved_away(run: Job, names: Collection[str]) -> str:

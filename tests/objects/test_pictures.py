@@ -10,7 +10,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from dicom_sr import check, geometry, kinds, result_set
-from dicom_sr.kinds import Built, Order, key_objects
+from dicom_sr.kinds import Built, Order, key_objects, rejection_note
 from dicom_sr.problem import Problem
 from tests.objects import conftest as make
 
@@ -173,6 +173,28 @@ def test_a_rejection_note_says_which_and_why(chest: Order):
         with pytest.raises(key_objects.NothingSelected) as told:
             replace(selection, **wrong)  # type: ignore[arg-type]
         assert isinstance(told.value, Problem)
+
+
+def test_a_note_alone_says_of_itself_what_one_of_the_objects_says_that_it_rejects(chest: Order):
+    rejected = make.superseded(chest).rejected
+    for one in result_set.build(("segmentation", "measurement_report"), chest):
+        theirs = read(one)
+        note = rejection_note.alone(
+            theirs,
+            rejected,
+            description="moved",
+            uid=lambda name, ordinal: chest.uid(f"alone.{name}", ordinal),
+            made_at=chest.made_at,
+            series_number=9010,
+            weights_digest=chest.findings.algorithm.weights_digest,
+        )
+        ours = read(note)
+        assert check.inspect([ours], places=["note"]) == []
+        for keyword in ("PatientID", "StudyInstanceUID", "SeriesDescription", "DeviceUID", "ContentQualification"):
+            assert ours[keyword].value == theirs[keyword].value
+        (study,) = ours.CurrentRequestedProcedureEvidenceSequence
+        assert study.StudyInstanceUID == theirs.StudyInstanceUID
+        assert len(study.ReferencedSeriesSequence) == len(rejected)
 
 
 def kinds_head(order: Order):  # type: ignore[no-untyped-def]

@@ -8,7 +8,7 @@ import pytest
 from router.db import instances, jobs, studies
 from router.db.engine import now, reading, writing
 from router.db.instances import Arrival
-from router.domain.job import Job, Lane, State
+from router.domain.job import Job, Lane, Outcome, State
 from router.domain.study import StudyState
 from router.wake import Ear
 from router.why import explain
@@ -117,6 +117,21 @@ def test_a_run_whose_images_were_all_moved_is_superseded_where_they_are_gone(
     assert new.pixels_digest == old.pixels_digest
     assert site.study().state is StudyState.COMPLETE
     assert site.study(study).state is StudyState.COMPLETE
+
+
+def test_images_that_were_moved_within_their_study_are_worked_on_in_their_new_series(make_site: MakeSite) -> None:
+    site = make_site()
+    images = site.receive(3, SeriesInstanceUID=FIRST, StudyInstanceUID=STUDY)
+    site.decide()
+    done = claimed(site)
+    assert done is not None
+    with writing(site.node.engine) as connection:
+        assert jobs.finish(connection, done, Outcome.RESULT)
+    again(site, images, study=STUDY, series="1.2.3.7", SeriesInstanceUID="1.2.3.7")
+    site.decide()
+    old, new = site.jobs()
+    assert (old.state, old.stale_at is None) == (State.DONE, False)
+    assert (new.state, new.series_instance_uid, new.pixels_digest) == (State.QUEUED, "1.2.3.7", old.pixels_digest)
 
 
 def test_a_study_from_which_images_are_being_moved_waits_and_is_not_held(make_site: MakeSite) -> None:

@@ -28,6 +28,8 @@ from tests.objects.conftest import ct_series
 
 STUDY = "1.2.826.0.1.3680043.10.99999.1.1"
 SERIES = "1.2.826.0.1.3680043.10.99999.1.2"
+SEEN = ("SeriesNumber", "Modality", "PatientID", "AccessionNumber", "StudyInstanceUID", "SeriesInstanceUID")
+"""What the door would read of a header, as far as tests need it."""
 ENDED = {State.DONE, State.FAILED, State.CANCELLED, State.SUPERSEDED}
 
 
@@ -46,12 +48,29 @@ class Site:
             studies.complete(connection, STUDY, now=now(), witnesses={"sentence": "All slices were announced."})
 
     def store(self, path: Path) -> None:
+        with writing(self.node.engine) as connection:
+            assert instances.record_new(connection, [self.arrival(path)]) == []
+
+    def move(self, *, study: str, series: str, of: tuple[str, str] = (STUDY, SERIES)) -> None:
+        """An archive sends all images of a series again, the same pixels, in another series or study."""
+        with reading(self.node.engine) as connection:
+            rows = instances.of_series(connection, *of)
+        for row in rows:
+            dataset = pydicom.dcmread(self.node.store.path(row.path))
+            dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, series
+            path = self.folder / "moved.dcm"
+            dataset.save_as(path)
+            with writing(self.node.engine) as connection:
+                instances.record_correction(connection, self.arrival(path))
+
+    def arrival(self, path: Path) -> instances.Arrival:
+        """A file as the door would index it, kept in the store."""
         dataset = pydicom.dcmread(path)
         content = path.read_bytes()
         part = self.node.store.open_part()
         with open(part.fd, "wb", closefd=False) as file:
             file.write(content)
-        arrival = instances.Arrival(
+        return instances.Arrival(
             sop_instance_uid=dataset.SOPInstanceUID,
             sop_class_uid=dataset.SOPClassUID,
             study_instance_uid=dataset.StudyInstanceUID,
@@ -61,10 +80,7 @@ class Site:
             size=len(content),
             pixel_offset=None,
             pixel_length=None,
-            header={
-                keyword: str(dataset.get(keyword, ""))
-                for keyword in ("SeriesNumber", "Modality", "PatientID", "AccessionNumber")
-            },
+            header={keyword: str(dataset.get(keyword, "")) for keyword in SEEN},
             identity_digest="identity",
             ours=False,
             association_id=None,
@@ -73,8 +89,6 @@ class Site:
             dataset_digest=hashlib.sha256(content).hexdigest(),
             pixel_digest=hashlib.sha256(dataset.PixelData).hexdigest(),
         )
-        with writing(self.node.engine) as connection:
-            assert instances.record_new(connection, [arrival]) == []
 
     def destinations(self, *several: dict[str, Any]) -> None:
         """Make these the destinations in force."""

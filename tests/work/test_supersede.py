@@ -12,16 +12,18 @@ from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage
 from sqlalchemy import update
 
-from router.db import commands, instances, jobs, revisions, studies
+from router.db import commands, instances, jobs, results, revisions, studies
 from router.db.engine import reading, writing
 from router.db.revisions import Kind
 from router.db.tables import instance, study
+from router.domain.delivery import note_for
 from router.domain.job import Job, Lane, Outcome, State
 from router.domain.study import Study, StudyState
-from router.work import deliver, infer
+from router.work import build, deliver, infer
 from router.work.assemble import turn
 from router.work.count import Counter
 from router.work.plan import Book
+from tests.conftest import until
 from tests.objects.conftest import ct_series
 from tests.work import INSIDE
 from tests.work.site import SERIES, STUDY, Site, close_site, open_site, running
@@ -37,7 +39,8 @@ RULE: dict[str, Any] = {
 @pytest.fixture
 def site(tmp_path: Path, shelf: None) -> Iterator[Site]:
     """A node that decides at once, with a CT series of six images; `pacs` takes results, `shelf` cannot be written."""
-    made = open_site(tmp_path, completeness={"quiet_period_s": 0})
+    tries = {"retry_first_s": 0.05, "retry_cap_s": 0.2, "timeout_s": 5, "max_attempts": 500}
+    made = open_site(tmp_path, completeness={"quiet_period_s": 0}, delivery=tries)
     (tmp_path / "pacs").mkdir()
     (tmp_path / "shelf").write_text("a file where a folder should be")
     places(made)
@@ -78,8 +81,6 @@ def runs(site: Site) -> list[Job]:
 
 def deliveries(site: Site) -> dict[tuple[int | None, str | None], Job]:
     """Deliveries by the run and the destination."""
-    from router.db import results
-
     found = {}
     for job in site.deliveries():
         with reading(site.node.engine) as connection:
@@ -238,6 +239,71 @@ def test_delivered_results_whose_images_were_all_moved_elsewhere_are_shown_to_a_
         "study since; nothing takes their place here"
     )
     assert deliveries(site)[old.id, "shelf"].state is State.SUPERSEDED
+    with reading(site.node.engine) as connection:
+        assert jobs.list_(connection, lane=Lane.BUILD) == [], "nobody wants a note"
+
+
+OTHER_STUDY = "1.2.826.0.1.3680043.10.99999.2.1"
+
+
+@pytest.mark.long
+def test_what_was_delivered_of_moved_images_is_rejected_in_its_study_before_the_new_set_is_sent(site: Site) -> None:
+    places(site, reject_superseded=True)
+    decide(site)
+    worked(site)
+    site.move(study=OTHER_STUDY, series=SERIES)
+    decide(site)
+    old, new = runs(site)
+    assert (new.study_instance_uid, new.pixels_digest) == (OTHER_STUDY, old.pixels_digest)
+    with running(site, Lane.INFER, partial(infer.serve, inside=INSIDE)):
+        site.ended(new.id)
+    with running(site, Lane.DELIVER, deliver.serve):
+        (sent,) = [job for job in site.deliveries() if job.destination == "pacs" and job.state is not State.DONE]
+        until(lambda: "first to get the note" in (site.job(sent.id).reason or ""), what="a delivery that waits")
+        assert site.receipts(sent.id) == []
+        with running(site, Lane.BUILD, build.serve):
+            assert site.ended(sent.id).outcome is Outcome.DELIVERED
+    note = made_by(site, old)[-1]
+    before = [one for one in site.results(old.id) if one.kind != "rejection_note"]
+    assert pointed_at(note) == {one.sop_instance_uid for one in before}
+    assert (note.StudyInstanceUID, note.Modality) == (STUDY, "KO")
+    assert note.ConceptNameCodeSequence[0].CodeMeaning == "Incorrect Modality Worklist Entry"
+    assert note.SeriesDescription == made_by(site, old)[0].SeriesDescription
+    (noted,) = notes_about(site, old)
+    assert (noted.destination, noted.state) == ("pacs", State.DONE)
+    (first,) = site.receipts(noted.id)
+    assert all(first["sent_at"] <= one["sent_at"] for one in site.receipts(sent.id))
+    after = report(made_by(site, new))
+    (document,) = after.PredecessorDocumentsSequence
+    assert document.StudyInstanceUID == STUDY
+    assert after.ContentSequence[0].TextValue.endswith(": its images were moved here from another study.")
+
+
+def notes_about(site: Site, run: Job) -> list[Job]:
+    """Deliveries of notes alone about what this run gave."""
+    with reading(site.node.engine) as connection:
+        sets = {one.id for one in results.sets_of_job(connection, run.id) if note_for(one.profile)}
+    return [job for job in site.deliveries() if job.result_set_id in sets]
+
+
+@pytest.mark.long
+def test_images_whose_results_were_rejected_are_worked_on_anew_when_they_come_back(site: Site) -> None:
+    places(site, reject_superseded=True)
+    decide(site)
+    worked(site)
+    site.move(study=OTHER_STUDY, series=SERIES)
+    decide(site)
+    with running(site, Lane.BUILD, build.serve), running(site, Lane.DELIVER, deliver.serve):
+        (noted,) = until(lambda: notes_about(site, runs(site)[0]), what="a note")
+        site.ended(noted.id)
+    decide(site)  # what was told to go is not taken back when the study is looked at again
+    assert site.job(noted.id).state is State.DONE
+    site.move(study=STUDY, series=SERIES, of=(OTHER_STUDY, SERIES))
+    decide(site)
+    old, _, again = runs(site)
+    assert (old.run, again.run) == (0, 1)
+    assert (again.pixels_digest, again.identity_digest) == (old.pixels_digest, old.identity_digest)
+    assert again.state is State.QUEUED
 
 
 @pytest.mark.long
