@@ -160,12 +160,19 @@ def find(connection: Connection, study_instance_uid: str) -> Study | None:
 def search(connection: Connection, word: str) -> list[Study]:
     """Studies whose StudyInstanceUID, AccessionNumber or PatientID is this word, newest first.
 
+    One that is held may be of several patients or orders: it is found by what any of its instances says.
+
     Raises:  UnknownStudy, without repeating the word: it may be a patient's
     """
     columns = (study.c.study_instance_uid, study.c.accession_number, study.c.patient_id)
-    rows = connection.execute(
-        select(study).where(or_(*(column == word for column in columns))).order_by(study.c.last_instance_at.desc())
-    ).all()
+    said = (instance.c.header[keyword].as_string() == word for keyword in ("AccessionNumber", "PatientID"))
+    mixed = (
+        select(instance.c.study_instance_uid)
+        .join(study, study.c.study_instance_uid == instance.c.study_instance_uid)
+        .where(study.c.held_reason.is_not(None), or_(*said))
+    )
+    wanted = or_(*(column == word for column in columns), study.c.study_instance_uid.in_(mixed))
+    rows = connection.execute(select(study).where(wanted).order_by(study.c.last_instance_at.desc())).all()
     if not rows or not word:
         raise UnknownStudy(
             "no study here has that StudyInstanceUID, AccessionNumber or PatientID",
