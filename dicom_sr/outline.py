@@ -93,6 +93,13 @@ def of_box(box: Box, source: SourceSeries) -> Drawn:
     return Drawn(plane, line.clip((0, 0), (source.shape[2], source.shape[1])))
 
 
+def of_everything(source: SourceSeries) -> Drawn:
+    """The edge of the image, of the middle one of several: for what is said of all of it."""
+    _, rows, columns = source.shape
+    line = np.array([[0, 0], [columns, 0], [columns, rows], [0, rows], [0, 0]], np.float64)
+    return Drawn(len(source.planes) // 2, line.clip(0.5, (columns - 0.5, rows - 0.5)))
+
+
 def of_region(region: Region, source: SourceSeries) -> Drawn:
     """The region's points on the slice nearest to them.
 

@@ -26,17 +26,20 @@ Span = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
 def wanted(order: Order, group: MeasurementGroup, drawn_lines: int) -> Span | None:
     """Where the group lies, or None where nothing has to be drawn of it."""
     must = group.region is not None or (group.box is not None and order.sr != "comprehensive3d")
-    must = must or (order.tracking == "cornerstone" and (group.box is not None or group.segment_number is not None))
+    must = must or order.tracking == "cornerstone"
     if not must and not drawn_lines:
         return None
+    if group.segment_number is None and group.box is None and group.region is None:
+        planes, rows, columns = order.source.shape
+        return (0, planes - 1), (0, columns), (0, rows)
     if group.segment_number is not None:
         layer = order.findings.layer(group.segment_number)
-        planes = [index for index, plane in enumerate(layer) if (plane == group.segment_number).any()]
+        there = [index for index, plane in enumerate(layer) if (plane == group.segment_number).any()]
         everywhere = np.zeros(layer.shape[1:], bool)
-        for index in planes:
+        for index in there:
             everywhere |= layer[index] == group.segment_number
-        rows, columns = np.flatnonzero(everywhere.any(axis=1)), np.flatnonzero(everywhere.any(axis=0))
-        return (planes[0], planes[-1]), (columns[0], columns[-1] + 1), (rows[0], rows[-1] + 1)
+        down, across = np.flatnonzero(everywhere.any(axis=1)), np.flatnonzero(everywhere.any(axis=0))
+        return (there[0], there[-1]), (across[0], across[-1] + 1), (down[0], down[-1] + 1)
     points = np.array(group.region.points) if group.region else np.array(_corners(group))
     inverse: NDArray[np.float64] = np.linalg.inv(order.source.affine).astype(np.float64)
     at = np.c_[points, np.ones(len(points))] @ inverse[:3].T + (0, 0.5, 0.5)

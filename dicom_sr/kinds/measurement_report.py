@@ -1,13 +1,13 @@
 """Result kind `measurement_report`: an SR, TID 1500, of the class that the order names, that says all findings.
 
 Measured segments are TID 1411 groups on the SEG of the same result set, or TID 1501 groups where it has none; for
-viewers that draw nothing else they are TID 1501 groups with the segment's outline on its fullest slice at every number.
-Boxes are TID 1411 groups, or rectangles on the nearest slice (TID 1410) where the class has no SCOORD3D; regions are
-TID 1410 groups. A
-withheld number is a coded "not attempted" with its reason beside it. What was looked for and not found, and what a
-reader must know of the whole (intended use, completeness, remarks), stands under Qualitative Evaluations. There is no
-image library but of the slices that are drawn on: the evidence names every image. UIDs of an order used here:
-"measurement_report", "measurement_report.series", "tracking" with the segment's number, "finding" with a running one.
+viewers that draw nothing else they are TID 1501 groups with the segment's outline on its fullest slice at every number,
+and groups about the whole image have its edge there. Boxes are TID 1411 groups, or rectangles on the nearest slice (TID
+1410) where the class has no SCOORD3D; regions are TID 1410 groups. A withheld number is a coded "not attempted" with
+its reason beside it. What was looked for and not found, and what a reader must know of the whole (intended use,
+completeness, remarks), stands under Qualitative Evaluations. There is no image library but of the slices that are drawn
+on: the evidence names every image. UIDs of an order used here: "measurement_report", "measurement_report.series",
+"tracking" with the segment's number, "finding" with a running one.
 
 Source:  PS3.3 A.35.2, A.35.3, A.35.13, C.17; PS3.16 TID 1500, 1410, 1411, 1419, 1501, 300, 320, 1204, 1001, 1600, 4019
 """
@@ -79,13 +79,16 @@ def drawn(order: Order, group: MeasurementGroup) -> outline.Drawn | None:
 
     Raises:  NotOnASlice
     """
+    cornerstone = order.tracking == "cornerstone"
     if group.region is not None:
         return outline.of_region(group.region, order.source)
-    if group.box is not None and (order.sr != "comprehensive3d" or order.tracking == "cornerstone"):
-        return outline.of_box(group.box, order.source)
-    if group.segment_number is not None and order.tracking == "cornerstone":
+    if group.box is not None:
+        return outline.of_box(group.box, order.source) if order.sr != "comprehensive3d" or cornerstone else None
+    if not cornerstone:
+        return None
+    if group.segment_number is not None:
         return outline.of_segment(order.findings, group.segment_number)
-    return None
+    return outline.of_everything(order.source)
 
 
 def template(order: Order, group: MeasurementGroup) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pydicom
 import pytest
 
@@ -23,9 +22,9 @@ from router.ingest.status import StoreStatus
 from router.node import Node
 from router.query.made import header_of
 from router.store import write_all
-from tests.conftest import component, until
+from tests.conftest import component
 from tests.viewer import ohif
-from tests.viewer.test_ohif import SCREENS, Case, case_of, expected, extent, images_of, load
+from tests.viewer.cases import SCREENS, Case, case_of, images_of, report_is_read, segmentation_is_seen
 from tests.web.conftest import new_node, served
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
@@ -79,8 +78,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ohif.Reade
     for name in ("Chromium", "Chromedriver", "OHIF"):
         component(name)
     folder = tmp_path_factory.mktemp("node")
-    paths = images_of("phantom", tmp_path_factory.mktemp("phantom"))
-    case, written = case_of("phantom", paths)
+    paths = images_of("ct_lung", "phantom", tmp_path_factory.mktemp("phantom"))
+    case, written = case_of("ct_lung", "phantom", paths)
     node = new_node(folder)
     for path in paths:
         receive(node, path)
@@ -106,34 +105,11 @@ def test_the_study_is_listed(shown: tuple[ohif.Reader, Case, Node]) -> None:
 
 def test_the_segmentation_is_seen_where_it_was_found(shown: Any) -> None:
     reader, case, _ = shown
-    labels, findings = case.order.findings.labels, case.order.findings
-    assert labels is not None
-    plane = int(np.argmax([(one > 0).sum() for one in labels]))
-    uid = case.order.source.planes[plane].sop_instance_uid
-    reader.open(case.study)
-    assert reader.show(uid) >= 0
-    bare = reader.canvas()
-    load(reader, case.seg)
-    until(lambda: reader.js("window.services.segmentationService.getSegmentations().length"), deadline_s=90,
-          what="a segmentation in OHIF")  # fmt: skip
-    reader.accept()
-    (found,) = reader.js("window.__h.segmentations()")
-    assert found["labels"] == [segment.label for segment in findings.segments]
-    assert {int(number): count for number, count in found["voxels"].items()} == findings.voxels
-    reader.show(uid)
-    changed = np.abs(reader.canvas() - bare).max(axis=2) > 6
-    assert changed.any()
-    assert np.abs(np.subtract(extent(changed), expected(reader, case.order, labels[plane] > 0, plane))).max() < 6
-    reader.picture(SCREENS / "ohif-isocenter-seg.png")
-    assert reader.complaints() == []
+    segmentation_is_seen(reader, case, "ohif-isocenter-seg")
 
 
 def test_the_report_is_read(shown: Any) -> None:
     reader, case, _ = shown
-    series = str(case.report.SeriesInstanceUID)
-    reader.open(case.study)
-    load(reader, case.report)
-    until(lambda: reader.js("!!window.__h.ds(a[0])?.isLoaded", series), deadline_s=90, what="the report in OHIF")
-    assert all(one["placed"] for one in reader.js("window.__h.measurements(a[0])", series))
+    report_is_read(reader, case)
     reader.picture(SCREENS / "ohif-isocenter-sr.png")
     assert reader.complaints() == []
