@@ -45,6 +45,7 @@ def acquisition_of(heads: Sequence[Head], planes: Sequence[Plane], warnings: tup
         image_type=image_types.pop() if len(image_types) == 1 else (),
         contrast=contrast(agreed("ContrastBolusAgent")),
         lossy=any(is_lossy(head) for head in heads),
+        burned_in=any(text(head.values.get("BurnedInAnnotation", b"")) == "YES" for head in heads),
         projection=not planes[0].placed,
         photometric_interpretation=text(agreed("PhotometricInterpretation") or b"") or None,
         view_position=text(agreed("ViewPosition") or b"") or None,

@@ -43,7 +43,7 @@ def captured(order: Order, kind: str, picture: Picture, *, ordinal: int, plane: 
             HighBit=7,
             PixelRepresentation=0,
             Laterality=None,
-            BurnedInAnnotation="YES" if str(header.get("BurnedInAnnotation", "")).strip() == "YES" else "NO",
+            BurnedInAnnotation="YES" if order.source.acquisition.burned_in else "NO",
             LossyImageCompression="01" if order.source.acquisition.lossy else "00",
             DerivationDescription=words,
             DerivationCodeSequence=[code(codes.find("segmentation"), script)],

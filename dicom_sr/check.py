@@ -28,15 +28,18 @@ __all__ = ["Fault", "GateClosed", "check", "inspect"]
 
 
 class GateClosed(Problem):
-    """A result set contradicts the standard, its source or its findings; nothing of it leaves."""
+    """A result set contradicts the standard, its source or its findings; nothing of it leaves.
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
+    `objects` are those of the set, for whoever looks into it.
+    """
+
+    def __init__(self, faults: Sequence[Fault], objects: Sequence[Built] = ()) -> None:
         listed = "; ".join(str(fault) for fault in faults)
         super().__init__(
             f"the result set has {len(faults)} fault{'s' if len(faults) > 1 else ''}: {listed}",
-            remedy="Nothing was sent; report this defect of Isocenter or its pipeline with the quarantined objects",
+            remedy="Nothing was sent; report this defect of Isocenter or its pipeline",
         )
-        self.faults = tuple(faults)
+        self.faults, self.objects = tuple(faults), tuple(objects)
 
 
 @cache
@@ -57,7 +60,7 @@ def check(objects: Sequence[Built], order: Order) -> None:
         warnings.simplefilter("ignore")  # pydicom's opinion of values that are the source's own
         faults = _faults(objects, order)
     if faults:
-        raise GateClosed(faults)
+        raise GateClosed(faults, objects)
 
 
 def inspect(

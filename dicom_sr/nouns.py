@@ -33,8 +33,9 @@ class Acquisition:
     """What a pipeline may ask about how its volume was made, as the headers of the whole series say it.
 
     An attribute that the headers do not give, or on which slices disagree, is None. `lossy` is true when any slice
-    was ever lossy compressed (LossyImageCompression 01 or a lossy transfer syntax). A `projection` is a single image
-    without a place in the patient, as a radiograph: its affine measures its own plane only.
+    was ever lossy compressed (LossyImageCompression 01 or a lossy transfer syntax), `burned_in` when any bears text in
+    its pixels that may identify the patient. A `projection` is a single image without a place in the patient, as a
+    radiograph: its affine measures its own plane only.
     """
 
     modality: str
@@ -45,6 +46,7 @@ class Acquisition:
     image_type: tuple[str, ...] = ()
     contrast: bool | None = None
     lossy: bool = False
+    burned_in: bool = False
     projection: bool = False
     photometric_interpretation: str | None = None
     view_position: str | None = None

@@ -38,6 +38,7 @@ TEXTS = (
     "SpacingBetweenSlices",
     "ContrastBolusAgent",
     "LossyImageCompression",
+    "BurnedInAnnotation",
     "PhotometricInterpretation",
     "ViewPosition",
     "NumberOfFrames",

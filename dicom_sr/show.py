@@ -24,6 +24,9 @@ TILE = 256
 
 BACKGROUND = (16, 16, 20)
 
+HIDDEN = 60
+"""Grey of a slice that is not shown."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -71,7 +74,8 @@ def contact_sheet(
 ) -> bytes:
     """A PNG of slices spread over the findings, the segments coloured and outlined, with a legend.
 
-    `title` names the pipeline; "AI ... RESEARCH USE" is always drawn on what is ours, patient text never.
+    `title` names the pipeline; "AI ... RESEARCH USE" is always drawn on what is ours, patient text never: of a source
+    that bears some in its pixels only the segments are drawn, on grey.
     """
     chosen = slices(findings, volume.array.shape[0], columns * rows)
     low, high = window(volume)
@@ -84,6 +88,7 @@ def contact_sheet(
     algorithm = findings.algorithm
     head = f"{title or algorithm.name} {algorithm.version}"
     head = f"AI {head}   RESEARCH USE ONLY" if ours else head
+    head += "   images left out: text in their pixels" if volume.acquisition.burned_in else ""
     draw.text((8, 6), head, fill=(255, 210, 90), font=ImageFont.load_default(14))
     for place, picture in enumerate(tiles):
         sheet.paste(picture, (place % columns * width, 28 + place // columns * height))
@@ -142,6 +147,8 @@ def tile(volume: Volume, findings: Findings, index: int, low: float, high: float
     grey = np.clip((plane - low) / (high - low) * 255, 0, 255).astype(np.uint8)
     if volume.acquisition.photometric_interpretation == "MONOCHROME1":
         grey = 255 - grey
+    if volume.acquisition.burned_in:
+        grey = np.full_like(grey, HIDDEN)
     picture = overlaid(grey, None if findings.labels is None else findings.labels[index], findings.segments)
     _, row_mm, column_mm = volume.spacing
     height, width = grey.shape[0] * row_mm, grey.shape[1] * column_mm

@@ -147,10 +147,12 @@
     ├── work.resident
     │   ├── ProcessDied: the resident process ended in the middle of a request: a crash in native code, or out
     │   └── OutOfTime: a run took longer than its pipeline allows
-    └── work.seal
-        ├── NoAuditKey: the audit's chain cannot go on, or be verified, without its key
-        ├── HeadNotSent: a head of the audit's chain has not left the machine; it is tried again
-        └── UnreadableHeads: a file that should hold the heads of a chain does not
+    ├── work.seal
+    │   ├── NoAuditKey: the audit's chain cannot go on, or be verified, without its key
+    │   ├── HeadNotSent: a head of the audit's chain has not left the machine; it is tried again
+    │   └── UnreadableHeads: a file that should hold the heads of a chain does not
+    └── work.sets
+        └── HeldBack: the gate closed before a result set
 
 Errors that belong to one room are defined in that room; this file has those that more than one room raises or
 catches, and the tree is kept true by a test.

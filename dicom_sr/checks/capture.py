@@ -50,7 +50,7 @@ def beside(seen: Seen, around: Around) -> Iterator[Fault]:
     if around.order is None:
         return
     source, order = around.order.source, around.order
-    burned = "YES" if text(source.header, "BurnedInAnnotation") == "YES" else "NO"
+    burned = "YES" if source.acquisition.burned_in else "NO"
     yield from expect(place, "BurnedInAnnotation", text(dataset, "BurnedInAnnotation"), burned)
     lossy = "01" if source.acquisition.lossy else "00"
     yield from expect(place, "LossyImageCompression", text(dataset, "LossyImageCompression"), lossy)

@@ -49,7 +49,7 @@ def build(order: Order) -> Built | None:
             script,
             ConversionType="SYN",
             AcquisitionDateTime=None,
-            BurnedInAnnotation="YES" if str(header.get("BurnedInAnnotation", "")).strip() == "YES" else "NO",
+            BurnedInAnnotation="YES" if order.source.acquisition.burned_in else "NO",
             DocumentTitle=f"{drawing.claim(order)}: {order.title}"[:1024],
             ConceptNameCodeSequence=[code(codes.find("imaging_measurement_report"), script)],
             SourceInstanceSequence=source_instances(order.source),

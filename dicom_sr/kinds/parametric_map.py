@@ -93,7 +93,7 @@ def _image(order: Order, frames: int, one: ParametricMap, script: Script) -> Ele
     """Parametric Map Image, Floating Point Image Pixel and Frame of Reference modules."""
     source = order.source
     lossy = script.copied(source.header, ("LossyImageCompressionRatio", "LossyImageCompressionMethod"))
-    burned = "YES" if str(source.header.get("BurnedInAnnotation", "")).strip() == "YES" else "NO"
+    burned = "YES" if source.acquisition.burned_in else "NO"
     return (
         elements(
             script,

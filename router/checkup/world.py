@@ -31,7 +31,7 @@ from router.db.engine import clock, connect, now, reading, writing
 from router.db.revisions import Kind
 from router.destinations import Context, Destination, Rejected, Unreachable, dicom
 from router.destinations._node import associated, encrypted
-from router.destinations._profile import FIELDS, Profile
+from router.destinations._profile import FIELDS, READY, Profile
 from router.starter import SENDER
 from router.store import file_system
 
@@ -246,11 +246,9 @@ def dicom_node(about: str, one: dicom.Settings, context: Context) -> Iterator[Di
         if secure is not None and (said := handshake(connection, secure, one.host)):
             yield fault(about, *said)
             return
-    offers = {
-        uid: [ExplicitVRLittleEndian, ImplicitVRLittleEndian] for uid in (str(Verification), *classes(one.profile))
-    }
+    plain = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
     try:
-        with associated(one, [build_context(uid, offers[uid]) for uid in offers], context) as association:
+        with associated(one, [build_context(uid, plain) for uid in (Verification, *FIELDS)], context) as association:
             taken = {str(each.abstract_syntax) for each in association.accepted_contexts}
             echoed = str(Verification) in taken and association.send_c_echo().get("Status") == 0
     except Rejected as problem:
@@ -266,12 +264,21 @@ def dicom_node(about: str, one: dicom.Settings, context: Context) -> Iterator[Di
     for uid in missing:
         yield fault(
             about, f"{one.ae_title} refuses {UID(uid).name}",
-            "Let it store that SOP class, or give the destination a profile without it, such as legacy-pacs",
+            f"Let it store that SOP class, or {proposed(one.profile, frozenset(FIELDS) - taken)}",
         )  # fmt: skip
     if not echoed:
         yield warning(about, f"{one.ae_title} does not answer C-ECHO", "It may do without; ask its administrator")
     if not missing:
         yield good(about, f"{one.ae_title} takes {', '.join(UID(uid).name for uid in classes(one.profile))}")
+
+
+def proposed(profile: Profile, refused: frozenset[str]) -> str:
+    """What to give a destination that refuses these SOP classes of results: a ready profile, or one of its own."""
+    instead = profile.without(refused)
+    if instead is None:
+        return "send results elsewhere: it takes none of any kind"
+    name = next((name for name, ready in READY.items() if ready == instead), None)
+    return f"say `profile: {name or instead.canonical()}`, which it takes whole"
 
 
 def handshake(connection: socket.socket, secure: ssl.SSLContext, host: str) -> tuple[str, str] | None:

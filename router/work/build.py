@@ -84,7 +84,9 @@ def build(node: Node, hand: InHand) -> Ending:
     found = recalled(node, noted, series)
     hand.progress("building", 0.2)
     order = sets.order(node, of, noted, profile=profile, rows=rows, series_number=series_number, supersedes=supersedes)
-    built = sets.keep(node, profile.canonical(), result_set.build(order.kinds, order.order(found, series)))
+    with sets.looked_over(node, job):
+        made = result_set.build(order.kinds, order.order(found, series))
+    built = sets.keep(node, profile.canonical(), made)
     return Ending(
         outcome=Outcome.RESULT,
         record=lambda connection: record(connection, node, job, of, built),

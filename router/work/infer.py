@@ -111,7 +111,9 @@ def infer(node: Node, hand: InHand, resident: Resident) -> Ending:
             series_number=number,
             supersedes=assigned.supersedes[canonical],
         )
-        made.append(sets.keep(node, canonical, resident.build(order, hand, limit_s=BUILD_LIMIT_S).built))
+        with sets.looked_over(node, job):
+            built = resident.build(order, hand, limit_s=BUILD_LIMIT_S).built
+        made.append(sets.keep(node, canonical, built))
     return Ending(
         outcome=Outcome.RESULT,
         record=lambda connection: record(connection, node, job, made, found.measurements),

@@ -23,6 +23,7 @@ from types import TracebackType
 from pydantic import BaseModel
 
 from dicom_sr import kept, kinds, pixels, result_set, source
+from dicom_sr.check import GateClosed
 from dicom_sr.nouns import Code, Findings
 from dicom_sr.problem import Problem
 from dicom_sr.source import SourceSeries
@@ -128,6 +129,7 @@ def failure(problem: Problem, *, refused: bool = False) -> Failure:
         remedy=problem.remedy,
         retryable=problem.retryable,
         refused=refused,
+        objects=problem.objects if isinstance(problem, GateClosed) else (),
     )
 
 

@@ -135,6 +135,8 @@ class Failure:
     refused: bool = False
     fatal: bool = False
     """Whether the process ends with it."""
+    objects: tuple[Built, ...] = ()
+    """Those before which the gate closed."""
 
 
 Request = Run | Recall | Build
@@ -146,5 +148,5 @@ class ToldProblem(Problem):
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.what, remedy=failure.remedy)
-        self.name = failure.name
+        self.name, self.objects = failure.name, failure.objects
         self.retryable = failure.retryable

@@ -1,7 +1,7 @@
 """Result sets of a run: what they are ordered as, kept as and recorded as, whoever builds them."""
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +10,9 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection
 
 from dicom_sr import uids
+from dicom_sr.check import GateClosed
 from dicom_sr.kinds import Built, Supersedes
+from dicom_sr.problem import Problem
 from router.db import holdings, instances, jobs, results
 from router.db.engine import reading, writing
 from router.db.findings import Kept
@@ -21,14 +23,19 @@ from router.domain.job import Job
 from router.domain.study import identity_digest
 from router.node import Node
 from router.query.made import header_of
+from router.store import digest_of
 from router.work.loop import Lost
-from router.work.messages import Build, Naming
+from router.work.messages import Build, Naming, ToldProblem
 
 SERIES_A_SET = 10
 """SeriesNumbers that are set aside for one result set."""
 
 SETS_A_JOB = 8
 """Result sets for which a run has SeriesNumbers set aside."""
+
+
+class HeldBack(Problem):
+    """The gate closed before a result set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +131,29 @@ def naming(node: Node, of: Job, identity: str, canonical: str) -> Naming:
 
 def keep(node: Node, canonical: str, built: tuple[Built, ...]) -> KeptSet:
     """Put the objects into the store, durably, before any row speaks of them."""
-    return KeptSet(profile=canonical, objects=tuple((one, node.store.keep(one.part10)) for one in built))
+    return KeptSet(profile=canonical, objects=tuple((one, node.store.keep(one.head, one.pixels)) for one in built))
+
+
+@contextmanager
+def looked_over(node: Node, job: Job) -> Iterator[None]:
+    """While a set is built: one before which the gate closes is put where a person can look at it, with its faults.
+
+    Raises:  HeldBack
+    """
+    try:
+        yield
+    except (GateClosed, ToldProblem) as closed:
+        if not closed.objects:
+            raise
+        place = f"gate-{job.id}"
+        for one in closed.objects:
+            node.store.set_aside(f"{place}-{one.kind}-{one.ordinal}.dcm", one.head, one.pixels)
+        node.store.set_aside(f"{place}.txt", closed.what.encode())
+        raise HeldBack(
+            closed.what,
+            remedy=f"Nothing was sent. The objects and this reason are kept as {node.store.root}/quarantine/{place}*: "
+            "report the defect of Isocenter or its pipeline with them",
+        ) from closed
 
 
 def record(connection: Connection, of: Job, kept: KeptSet) -> None:
@@ -141,7 +170,7 @@ def record(connection: Connection, of: Job, kept: KeptSet) -> None:
     )
     for ordinal, (built, path) in enumerate(kept.objects):
         results.add(connection, row(built, set_id, ordinal, path))
-        holdings.describe(connection, built.sop_instance_uid, header_of(built.part10))
+        holdings.describe(connection, built.sop_instance_uid, header_of(built.head))
 
 
 def row(built: Built, set_id: int, ordinal: int, path: str) -> Result:
@@ -154,5 +183,5 @@ def row(built: Built, set_id: int, ordinal: int, path: str) -> Result:
         sop_class_uid=built.sop_class_uid,
         series_instance_uid=built.series_instance_uid,
         path=path,
-        digest=hashlib.sha256(built.part10).hexdigest(),
+        digest=digest_of(path),
     )

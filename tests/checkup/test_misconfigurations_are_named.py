@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydicom.uid import ComprehensiveSRStorage, SecondaryCaptureImageStorage
 from sqlalchemy import text
 
 from router import starter
@@ -194,7 +195,11 @@ def test_an_ae_title_of_ours_that_it_does_not_know_is_named(made: Made) -> None:
 def test_a_refused_result_class_is_named(made: Made) -> None:
     with archive(classes=[CLASSES[0], CLASSES[2]]) as far:
         made.pacs(far.port)
-        named(made.doctor(), "destination pacs", "refuses Segmentation Storage", "legacy-pacs")
+        named(made.doctor(), "destination pacs", "refuses Segmentation Storage", '`profile: {"seg":"none"}`')
+    with archive(classes=[SecondaryCaptureImageStorage, ComprehensiveSRStorage]) as far:
+        made.pacs(far.port)
+        instead = '`profile: {"overlay":"key","seg":"none","sr":"comprehensive"}`'
+        named(made.doctor(), "destination pacs", "refuses Segmentation Storage", instead)
 
 
 def test_a_certificate_of_another_name_is_named(made: Made) -> None:

@@ -1,6 +1,7 @@
 """Results for people: true numbers, true colours in the true place, and no patient."""
 
 import json
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -53,6 +54,17 @@ def test_a_sheet_of_nothing_found_is_a_sheet_too(chest: Order):
     volume = pixels.load(chest.source)
     image = Image.open(BytesIO(show.contact_sheet(volume, make.findings_of(None))))
     assert image.width > 0
+
+
+def test_a_source_with_text_in_its_pixels_is_not_shown_on_a_sheet(chest: Order):
+    volume = pixels.load(chest.source)
+    written = replace(volume, acquisition=replace(volume.acquisition, burned_in=True))
+    other = replace(written, array=volume.array + np.int16(300))
+    sheets = [show.contact_sheet(one, chest.findings) for one in (volume, written, other)]
+    assert sheets[0] != sheets[1] == sheets[2]
+    shown = np.asarray(Image.open(BytesIO(sheets[1])))
+    for segment in chest.findings.segments:
+        assert (np.abs(shown[28:].astype(int) - segment.rgb).max(axis=2) < 12).any()
 
 
 def test_one_slice_is_shown_once(chest: Order):

@@ -231,6 +231,8 @@ SAID_BY_ALL = [
     ("ContrastBolusAgent", "", "contrast", None),
     ("LossyImageCompression", "01", "lossy", True),
     ("LossyImageCompression", "00", "lossy", False),
+    ("BurnedInAnnotation", "YES", "burned_in", True),
+    ("BurnedInAnnotation", "NO", "burned_in", False),
 ]
 
 

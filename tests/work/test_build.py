@@ -1,9 +1,11 @@
 """From kept findings to further result sets: no pipeline runs, nothing is there twice, and every set stands alone."""
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
+from pathlib import Path
 
 import pydicom
 import pytest
@@ -17,8 +19,9 @@ from router.domain.job import Job, Lane, Outcome, State
 from router.domain.study import identity_digest
 from router.work import build, deliver, outbox
 from router.work.infer import serve
-from tests.conftest import until
+from tests.conftest import component, until
 from tests.delivery.scp import Archive, archive
+from tests.servers import free_port, listens
 from tests.work import INSIDE
 from tests.work.site import SERIES, STUDY, Site, running
 from tests.work.test_infer import PACS, VIEWER
@@ -210,34 +213,80 @@ def settled(site: Site) -> list[Job]:
     return site.quiet(deadline_s=120)
 
 
+def offered(site: Site) -> None:
+    """The archive is offered a set with a segmentation, refuses it, and takes another one whole."""
+    job_id = site.decide("pacs")
+    with inferring(site), building(site), running(site, Lane.DELIVER, deliver.serve):
+        site.ended(job_id)
+        until(lambda: len(site.deliveries()) == 2, what="the other delivery", deadline_s=60)
+        settled(site)
+    first, second = site.deliveries()
+    assert (first.state, first.outcome) == (State.DONE, Outcome.REFUSED)
+    assert "ARCHIVE does not take Segmentation Storage" in (first.reason or "")
+    assert (second.state, second.outcome, second.attempt) == (State.DONE, Outcome.DELIVERED, 1)
+    assert site.acts() == ["results.produced", "results.refused", "results.built", "results.sent"]
+
+
+def stands_alone(site: Site, there: dict[str, pydicom.Dataset]) -> None:
+    """Pictures and a report, and nothing refers to what is not there; the report is the entry to all of it."""
+    with reading(site.node.engine) as connection:
+        images = {row.sop_instance_uid for row in instances.of_series(connection, STUDY, SERIES)}
+    kinds = [one.SOPClassUID for one in there.values()]
+    assert kinds.count(SecondaryCaptureImageStorage) >= 3
+    assert set(kinds) == {SecondaryCaptureImageStorage, Comprehensive3DSRStorage}
+    for one in there.values():
+        assert pointed_at(one) <= images | set(there)
+    (report,) = (one for one in there.values() if one.SOPClassUID == Comprehensive3DSRStorage)
+    overlays = {uid for uid, one in there.items() if one.SOPClassUID == SecondaryCaptureImageStorage}
+    assert overlays <= pointed_at(report)
+
+
 @pytest.mark.long
 def test_an_archive_that_refuses_segmentations_ends_up_with_overlays_and_a_report_and_nothing_dangling(
     site: Site,
 ) -> None:
     with archive(classes=TAKES_NO_SEG) as far:
         site.destinations(archived(far))
-        job_id = site.decide("pacs")
-        with inferring(site), building(site), running(site, Lane.DELIVER, deliver.serve):
-            site.ended(job_id)
-            until(lambda: len(site.deliveries()) == 2, what="the other delivery", deadline_s=60)
-            settled(site)
-        first, second = site.deliveries()
-        assert (first.state, first.outcome) == (State.DONE, Outcome.REFUSED)
-        assert "ARCHIVE does not take Segmentation Storage" in (first.reason or "")
-        assert (second.state, second.outcome, second.attempt) == (State.DONE, Outcome.DELIVERED, 1)
+        offered(site)
         there = {uid: far.dataset(uid) for uid in far.kept}
-        with reading(site.node.engine) as connection:
-            images = {row.sop_instance_uid for row in instances.of_series(connection, STUDY, SERIES)}
-    kinds = [one.SOPClassUID for one in there.values()]
-    assert kinds.count(SecondaryCaptureImageStorage) >= 3
-    assert kinds[-1] == Comprehensive3DSRStorage, "the report is sent last"
-    assert set(kinds) == {SecondaryCaptureImageStorage, Comprehensive3DSRStorage}
-    for one in there.values():
-        assert pointed_at(one) <= images | set(there)
-    report = list(there.values())[-1]
-    overlays = {uid for uid, one in there.items() if one.SOPClassUID == SecondaryCaptureImageStorage}
-    assert overlays <= pointed_at(report), "the report is the entry to all that is there"
-    assert site.acts() == ["results.produced", "results.refused", "results.built", "results.sent"]
+    stands_alone(site, there)
+    assert [*there.values()][-1].SOPClassUID == Comprehensive3DSRStorage, "the report is sent last"
+
+
+NO_SEG = """
+[[TransferSyntaxes]]
+[Plain]
+TransferSyntax1 = LocalEndianExplicit
+TransferSyntax2 = LittleEndianImplicit
+[[PresentationContexts]]
+[Pictures]
+PresentationContext1 = VerificationSOPClass\\Plain
+PresentationContext2 = {}\\Plain
+PresentationContext3 = {}\\Plain
+[[Profiles]]
+[Archive]
+PresentationContexts = Pictures
+"""
+"""What DCMTK's storescp negotiates when it is configured so."""
+
+
+@pytest.mark.long
+def test_dcmtk_configured_without_segmentations_holds_the_same(site: Site, tmp_path: Path) -> None:
+    component("DCMTK")
+    taken, configured, port = tmp_path / "taken", tmp_path / "storescp.cfg", free_port()
+    taken.mkdir()
+    configured.write_text(NO_SEG.format(*TAKES_NO_SEG))
+    server = subprocess.Popen(
+        ["storescp", "--aetitle", "ARCHIVE", "-od", taken, "-xf", configured, "Archive", str(port)]
+    )
+    try:
+        until(lambda: listens(port), what="storescp listens")
+        site.destinations(archived(Archive(port=port)))
+        offered(site)
+    finally:
+        server.terminate()
+        server.wait(30)
+    stands_alone(site, {one.SOPInstanceUID: one for one in map(pydicom.dcmread, taken.iterdir())})
 
 
 @pytest.mark.long

@@ -139,6 +139,22 @@ def test_a_refusal_ends_the_job_with_its_reason_and_nothing_leaves(site: Site) -
     assert site.results(job_id) == site.deliveries() == []
 
 
+def test_a_set_before_which_the_gate_closes_is_kept_for_a_person_and_nothing_leaves(site: Site) -> None:
+    site.destinations(PACS)
+    job_id = site.decide("pacs", mood="miscounts")
+    with inferring(site):
+        job = site.ended(job_id)
+    assert (job.state, job.attempt) == (State.FAILED, 1)
+    assert "is 77 ml, the segment's voxels have" in (job.reason or "")
+    assert f"quarantine/gate-{job_id}" in (job.reason or "")
+    assert site.results(job_id) == site.deliveries() == []
+    kept = sorted((site.node.store.root / "quarantine").iterdir())
+    endings = ["-measurement_report-0.dcm", "-segmentation-0.dcm", ".txt"]
+    assert [one.name for one in kept] == [f"gate-{job_id}{ending}" for ending in endings]
+    assert [pydicom.dcmread(one).Modality for one in kept[:2]] == ["SR", "SEG"]
+    assert "77 ml" in kept[2].read_text()
+
+
 def test_a_series_that_is_no_volume_is_refused_by_name(site: Site) -> None:
     def gap(slice_: pydicom.Dataset, index: int) -> None:
         slice_.SeriesInstanceUID = "1.2.3.8"

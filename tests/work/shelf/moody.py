@@ -1,9 +1,12 @@
-"""A pipeline whose setting says how it behaves: it finds both lungs, declines, crashes, hangs, or dies on its way."""
+"""A pipeline whose setting says how it behaves: it finds both lungs, declines, crashes, hangs, dies on
+its way, or says a number that is wrong.
+"""
 
 import ctypes
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +22,9 @@ class Settings(BaseModel):
     """How it feels today."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    mood: Literal["fine", "declines", "raises", "segfaults", "out_of_memory", "hangs"] = Field("fine", description="x")
+    mood: Literal["fine", "declines", "raises", "segfaults", "out_of_memory", "hangs", "miscounts"] = Field(
+        "fine", description="x"
+    )
     wait_for: str = Field("", description="File without which it does not go on")
     number: int = Field(0, description="Makes two runs differ")
 
@@ -54,7 +59,11 @@ def runner(volume: Volume, settings: Settings, *, device: str = "cpu", progress:
         os.kill(os.getpid(), signal.SIGKILL)
     while settings.mood == "hangs":
         time.sleep(1)
-    return found(volume)
+    findings = found(volume)
+    if settings.mood == "miscounts":
+        too_much = codes.quantity("volume").measured(77.0)
+        findings = replace(findings, groups=tuple(replace(one, measurements=(too_much,)) for one in findings.groups))
+    return findings
 
 
 def found(volume: Volume) -> Findings:
