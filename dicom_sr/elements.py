@@ -60,6 +60,12 @@ def framed(tag: int, vr: str, value: bytes) -> bytes:
     return struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr.encode(), len(value)) + value
 
 
+def native(length: int) -> bytes:
+    """What stands before a value of native Pixel Data of so many bytes."""
+    tag = tag_of("PixelData")
+    return struct.pack("<HH2sHI", tag >> 16, tag & 0xFFFF, b"OB", 0, length)
+
+
 def encoded(vr: str, value: Value, text: Text) -> bytes:
     """The value field, not yet padded."""
     if value is None:

@@ -82,6 +82,20 @@ def shear_deg(matrix: ArrayLike) -> float:
     return float(np.degrees(np.arctan2(across, abs(normal @ step))))
 
 
+def between(matrix: ArrayLike) -> float:
+    """Distance of a slice from the next, along their normal; shorter than the step where the gantry was tilted.
+
+    Shapes:  matrix (4, 4), as `affine` gives it
+    Units:   mm
+    Source:  PS3.3 C.7.6.16.2.1 (Pixel Measures, Spacing Between Slices)
+    """
+    step, row_wise, column_wise = np.asarray(matrix, float)[:3, :3].T
+    if shear_deg(matrix) < 1e-3:
+        return float(np.linalg.norm(step))
+    normal = np.cross(column_wise, row_wise)
+    return round(abs(float(normal @ step)) / float(np.linalg.norm(normal)), 6)
+
+
 def aside(positions: ArrayLike, orientation: ArrayLike) -> Array:
     """How far each plane's origin lies from the straight line through the first and the last, measured in the plane.
 

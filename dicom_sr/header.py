@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_sr import codes
-from dicom_sr.elements import Elements, Text, code, element, elements, joined, part10, tag_of
+from dicom_sr.elements import Elements, Text, code, element, elements, joined, native, part10, tag_of
 from dicom_sr.kinds import Built, Order
 from dicom_sr.nouns import Algorithm, Code
 from dicom_sr.script import UNICODE, Script, as_read, terms
@@ -198,10 +198,12 @@ def on_letterhead(
     modality: str,
     content: Content,
     transfer_syntax_uid: str = ExplicitVRLittleEndian,
+    pixels: bytes | memoryview = b"",
 ) -> Built:
     """The finished object: what all results share, and what `content` adds in the script that it is given.
 
-    `content` is asked a second time, in UTF-8, when a text of it cannot be said in the source's character set.
+    `pixels` are native ones that are not among the content. `content` is asked a second time, in UTF-8, when a text of
+    it cannot be said in the source's character set.
     """
     script = Script(terms(head.source))
     try:
@@ -214,14 +216,15 @@ def on_letterhead(
     uid = head.sop_instance_uid
     marks = elements(SOPClassUID=sop_class_uid, SOPInstanceUID=uid)
     whole = _identity(head.source, script) | shared | marks | declared(used) | own
+    if pixels:
+        whole[tag_of("PixelData")] = native(len(pixels))
     return Built(
         kind=kind,
         sop_class_uid=sop_class_uid,
         sop_instance_uid=uid,
         series_instance_uid=head.series_instance_uid,
-        part10=part10(
-            whole, sop_class_uid=sop_class_uid, sop_instance_uid=uid, transfer_syntax_uid=transfer_syntax_uid
-        ),
+        head=part10(whole, sop_class_uid=sop_class_uid, sop_instance_uid=uid, transfer_syntax_uid=transfer_syntax_uid),
+        pixels=pixels,
         ordinal=head.ordinal,
     )
 

@@ -106,6 +106,12 @@ class Lean:
             return None
         return RawDataElement(BaseTag(tag), found[0].decode(), len(found[1]), found[1], 0, False, True)
 
+    def decimals(self, keyword: str) -> tuple[float, ...]:
+        """The decimal strings of an attribute as numbers; none where it has another VR or a form that is no such."""
+        vr, value = self._elements.get(tag_of(keyword), (b"", b""))
+        words = value.decode("latin-1").rstrip(" \0").split("\\") if vr == b"DS" else []
+        return tuple(map(float, words)) if all(map(DECIMAL, words)) else ()
+
     def parts(self) -> Iterator[tuple[int, Dataset]]:
         """The elements, each in a data set of its own."""
         for tag, found in self._elements.items():

@@ -8,23 +8,20 @@ Source:  PS3.3 C.7.6.16 (Multi-frame Functional Groups), C.7.6.17 (Multi-frame D
 import struct
 from collections.abc import Sequence
 
-import numpy as np
-
-from dicom_sr import codes
-from dicom_sr.elements import Elements, code, element, elements, item, tag_of
+from dicom_sr import codes, geometry
+from dicom_sr.elements import Elements, coded, element, elements, item, tag_of, word
 from dicom_sr.kinds import Order
 from dicom_sr.references import instance, referenced_series, source_instances
+from dicom_sr.runs import Frame
 from dicom_sr.source import Plane, SourceSeries
-
-Frame = tuple[int, int]
-"""Segment number and plane (slice index) of one frame."""
 
 
 def references(source: SourceSeries) -> Elements:
     """Every source instance: for the series, and as what the segmentation was made from."""
+    listed = b"".join(map(item, source_instances(source)))
     return elements(
-        ReferencedSeriesSequence=[referenced_series(source)],
-        SourceImageSequence=source_instances(source),
+        ReferencedSeriesSequence=[referenced_series(source, listed)],
+        SourceImageSequence=listed,
     )
 
 
@@ -76,7 +73,7 @@ def dimensions(
 def grid(source: SourceSeries) -> Elements:
     """The functional groups of orientation and spacing, which all frames share."""
     plane = source.planes[0]
-    between = float(np.linalg.norm(source.affine[:3, 0]))
+    between = geometry.between(source.affine)
     measures = elements(SliceThickness=plane.thickness or between, PixelSpacing=plane.spacing)
     if len(source.planes) > 1:
         measures |= elements(SpacingBetweenSlices=between)
@@ -103,36 +100,34 @@ def _per_frame(
 
     Order of the groups is that of their tags: derivation, frame content, plane position, segment identification.
     """
-    number_of_bytes = 4 if by_value else 8
+    indices_of = struct.Struct("<I" if by_value else "<II")
     zeros = (0,) if by_value else (0, 0)
-    content = element("FrameContentSequence", [elements(DimensionIndexValues=zeros)])[:-number_of_bytes]
-    identification = element("SegmentIdentificationSequence", [_identified(0)])[:-2]
+    content = element("FrameContentSequence", [elements(DimensionIndexValues=zeros)])[: -indices_of.size]
+    identified = element("SegmentIdentificationSequence", [_identified(0)])[:-2] if several else b""
+    number_of = struct.Struct("<H" if several else "")
+    ends: dict[int, tuple[int, bytes, bytes]] = {}
+    for rank, plane in enumerate(used, start=1):
+        whence, position = derived(source.planes[plane], derivation)
+        whole = item(b"".join((whence, content, bytes(indices_of.size), position, identified, bytes(number_of.size))))
+        before = len(whole) - len(position) - len(identified) - number_of.size
+        ends[plane] = rank, whole[: before - indices_of.size], whole[before : len(whole) - number_of.size]
     parts: list[bytes] = []
-    rank = {plane: index for index, plane in enumerate(used, start=1)}
-    ends = {plane: derived(source.planes[plane], derivation) for plane in used}
     for number, plane in frames:
-        whence, position = ends[plane]
-        indices = struct.pack("<I", rank[plane]) if by_value else struct.pack("<II", number, rank[plane])
-        tail = identification + struct.pack("<H", number) if several else b""
-        parts.append(item(b"".join((whence, content, indices, position, tail))))
+        rank, before_indices, behind = ends[plane]
+        indices = indices_of.pack(rank) if by_value else indices_of.pack(number, rank)
+        parts += (before_indices, indices, behind, number_of.pack(*[number][:several]))
     return b"".join(parts)
 
 
 def derived(plane: Plane, how: str) -> tuple[bytes, bytes]:
     """Encoded DerivationImageSequence and PlanePositionSequence of this plane's frames; `how` names a coded term."""
-    derivation = element(
-        "DerivationImageSequence",
-        [
-            elements(
-                SourceImageSequence=[
-                    instance(plane, frame=True)
-                    | elements(
-                        SpatialLocationsPreserved="YES",
-                        PurposeOfReferenceCodeSequence=[code(codes.find("source_image"))],
-                    )
-                ],
-                DerivationCodeSequence=[code(codes.find(how))],
-            )
-        ],
-    )
+    image = instance(plane, frame=True) | {
+        tag_of("SpatialLocationsPreserved"): word("SpatialLocationsPreserved", "YES"),
+        tag_of("PurposeOfReferenceCodeSequence"): coded("PurposeOfReferenceCodeSequence", codes.find("source_image")),
+    }
+    whence = {
+        tag_of("SourceImageSequence"): element("SourceImageSequence", [image]),
+        tag_of("DerivationCodeSequence"): coded("DerivationCodeSequence", codes.find(how)),
+    }
+    derivation = element("DerivationImageSequence", [whence])
     return derivation, element("PlanePositionSequence", [elements(ImagePositionPatient=plane.position)])

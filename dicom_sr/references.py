@@ -20,11 +20,14 @@ def source_instances(source: SourceSeries) -> list[Elements]:
     return [instance(plane) for plane in {plane.sop_instance_uid: plane for plane in source.planes}.values()]
 
 
-def referenced_series(source: SourceSeries) -> Elements:
-    """The series with all its objects, as an item of ReferencedSeriesSequence (PS3.3 C.12.2)."""
+def referenced_series(source: SourceSeries, instances: bytes | None = None) -> Elements:
+    """The series with all its objects, as an item of ReferencedSeriesSequence (PS3.3 C.12.2).
+
+    `instances` are their references where they are encoded already.
+    """
     return elements(
         SeriesInstanceUID=source.acquisition.series_instance_uid,
-        ReferencedInstanceSequence=source_instances(source),
+        ReferencedInstanceSequence=source_instances(source) if instances is None else instances,
     )
 
 

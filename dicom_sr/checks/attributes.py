@@ -80,8 +80,19 @@ COPIED = frozenset({*IDENTITY, REQUEST, "ReferencedRequestSequence", "PositionRe
 NOT_CODED = COPIED | {"PerFrameFunctionalGroupsSequence"}
 """What is not looked at element by element: the source's own, and groups that are looked at once each."""
 
-INSTANCE = re.compile(rb"\x08\x00\x55\x11UI..[0-9.]*\0?", re.DOTALL)
-"""ReferencedSOPInstanceUID as it is encoded: groups that differ in it alone are as well formed as each other."""
+DECIMAL = rb"-?\d{1,5}(?:\.\d{1,9})?"
+EACH_ITS_OWN = re.compile(
+    rb"\x08\x00\x55\x11UI..[0-9.]*\0?|\x20\x00\x32\x00DS..%b\\%b\\%b ?" % (DECIMAL, DECIMAL, DECIMAL), re.DOTALL
+)
+"""ReferencedSOPInstanceUID, and an ImagePositionPatient without fault, as they are encoded.
+
+Groups that differ in them alone are as well formed as each other.
+"""
+
+NOTHING_ELSE = re.compile(
+    rb"(?:\xfe\xff\x00\xe0....\x08\x00\x50\x11UI..[0-9.]*\0?\x08\x00\x55\x11UI..[0-9.]*\0?)+", re.DOTALL
+)
+"""Items that are a class and an instance and nothing else, as they are encoded: there is no form to look at."""
 
 REFERENCES = frozenset(
     {"ReferencedSOPInstanceUID", "ReferencedSOPClassUID", "SeriesInstanceUID", "FrameOfReferenceUID"}
@@ -99,7 +110,7 @@ def attributes(seen: Seen, type_1: tuple[str, ...], type_2: tuple[str, ...]) -> 
     yield from forms(dataset, place, Seeking(ours=seen.ours, used=used))
     clean: set[bytes] = set()
     for index, group in seen.framed.distinct:
-        pattern = INSTANCE.sub(b"", group.encoded)
+        pattern = EACH_ITS_OWN.sub(b"", group.encoded)
         if pattern and pattern in clean:
             continue
         where = f"{place}.PerFrameFunctionalGroupsSequence[{index}]"
@@ -177,7 +188,7 @@ def _written(dataset: Dataset, tag: int, raw: object) -> list[str]:
 def _sequence(dataset: Dataset, tag: int, raw: object, where: str, seeking: Seeking) -> Iterator[Fault]:
     """The items of a sequence; one that is encoded as an earlier one without fault is not looked at again."""
     encoded = (int(tag), bytes(raw.value)) if isinstance(raw, RawDataElement) and raw.value else None
-    if encoded in seeking.clean:
+    if encoded in seeking.clean or (encoded and NOTHING_ELSE.fullmatch(encoded[1])):
         return
     faults: list[Fault] = []
     keyword = _keyword(tag)

@@ -39,6 +39,8 @@ def text(dataset: Dataset, keyword: str) -> str:
 
 def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
     """The values as numbers; () where they are absent."""
+    if isinstance(dataset, lean.Lean) and (plain := dataset.decimals(keyword)):
+        return plain
     value = dataset.get(keyword)
     if value is None or value == "":
         return ()

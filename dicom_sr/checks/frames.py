@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from dicom_sr import geometry
 from dicom_sr.checks.fault import Fault, every, expect, items, numbers, text
-from dicom_sr.checks.seen import FrameOf, Reference, Seen
+from dicom_sr.checks.framed import FrameOf, Reference
+from dicom_sr.checks.seen import Seen
 from dicom_sr.source import SourceSeries
 
 TOLERANCE_MM = 0.01
@@ -26,22 +28,19 @@ def another_grid(seen: Seen, source: SourceSeries) -> bool:
 
 def planes_of(seen: Seen, source: SourceSeries) -> list[int | None]:
     """The slice on which each frame lies by its own geometry, None for none."""
-    inverse: NDArray[np.float64] = np.linalg.inv(source.affine).astype(np.float64)
-    found: dict[tuple[float, ...], int | None] = {}
-    for frame in seen.frames:
-        if frame.position not in found:
-            found[frame.position] = plane_of(frame.position, inverse, source)
-    return [found[frame.position] for frame in seen.frames]
+    known: dict[tuple[float, ...], None] = {frame.position: None for frame in seen.frames if len(frame.position) == 3}
+    found = dict(zip(known, on_planes(np.array([*known]).reshape(-1, 3), source), strict=True))
+    return [found.get(frame.position) for frame in seen.frames]
 
 
-def plane_of(position: tuple[float, ...], inverse: NDArray[np.float64], source: SourceSeries) -> int | None:
-    """The slice whose first voxel lies at this position; `inverse` is that of the source's affine."""
-    if len(position) != 3:
-        return None
-    index = round(float((inverse @ (*position, 1.0))[0]))
-    if not 0 <= index < len(source.planes):
-        return None
-    return index if np.abs(np.subtract(position, source.planes[index].position)).max() < TOLERANCE_MM else None
+def on_planes(positions: NDArray[np.float64], source: SourceSeries) -> list[int | None]:
+    """The slice whose first voxel lies at each of these positions, shape (n, 3), None for none."""
+    inverse = np.linalg.inv(source.affine)
+    index = np.rint(positions @ inverse[0, :3] + inverse[0, 3]).astype(np.int64)
+    inside = (index >= 0) & (index < len(source.planes))
+    firsts = np.array([plane.position for plane in source.planes])
+    near = np.abs(positions - firsts[np.where(inside, index, 0)]).max(axis=1, initial=0) < TOLERANCE_MM
+    return [int(one) if there else None for one, there in zip(index, inside & near, strict=True)]
 
 
 def derivations(seen: Seen, source: SourceSeries, planes: Sequence[int | None], *, whole: bool) -> Iterator[Fault]:
@@ -116,7 +115,7 @@ def grid(seen: Seen, source: SourceSeries) -> Iterator[Fault]:
     off = np.abs(np.stack([rows, columns], axis=1) - source.affine[:3, 1:3]).max(axis=0) * extent
     if off.max() > TOLERANCE_MM * 10:
         yield Fault(f"{place}.SharedFunctionalGroupsSequence", f"another grid than the source's, by {off.max():.3g} mm")
-    between, step = numbers(measures[0], "SpacingBetweenSlices"), float(np.linalg.norm(source.affine[:3, 0]))
+    between, step = numbers(measures[0], "SpacingBetweenSlices"), geometry.between(source.affine)
     if between and abs(between[0] - step) > TOLERANCE_MM:
         yield Fault(
             f"{place}.PixelMeasuresSequence.SpacingBetweenSlices", f"is {between[0]:g}, the source has {step:g}"

@@ -120,27 +120,25 @@ def _words(seen: Seen, placed: Placed, layers: Mapping[int, LabelMap], step: int
     per_frame = shape(seen)[1] * shape(seen)[2] // step
     words = np.frombuffer(seen.pixels, f"<u{step // 8}", len(placed) * per_frame)
     numbers = np.array([number for number, _ in placed], np.uint8)
-    planes = np.array([plane for _, plane in placed])
+    to_plane = (np.array([plane for _, plane in placed]) - np.arange(len(placed))) * per_frame
     layer_of, distinct = _by_layer(layers)
     blocks = [labels.reshape(-1, step) for labels in distinct]
     wrong, bits_in = np.zeros((2, len(placed)), np.int64)
     for first in range(0, len(words), AT_ONCE):
-        part = words[first : first + AT_ONCE]
-        filled = np.flatnonzero(part != 0)
+        filled = first + np.flatnonzero(words[first : first + AT_ONCE] != 0)
         if not filled.size:
             continue
-        there = part[filled]
-        frame_of, word_of = np.divmod(filled + first, per_frame)
-        from_, to = int(frame_of[0]), int(frame_of[-1]) + 1
-        own = numbers[frame_of]
-        at = planes[frame_of] * per_frame + word_of
+        there = words[filled]
+        frame_of = filled // per_frame
+        own, at = numbers[frame_of], filled + to_plane[frame_of]
         wanted = np.zeros(len(filled), words.dtype)
         for layer, labels in enumerate(blocks):
             mine = np.flatnonzero(layer_of[own] == layer) if len(blocks) > 1 else slice(None)
             equal = np.take(labels, at[mine], axis=0) == own[mine, None]
             wanted[mine] = np.packbits(equal.ravel(), bitorder="little").view(words.dtype)
+        begins = np.flatnonzero(np.diff(frame_of, prepend=-1))
         for total, bits in ((wrong, there ^ wanted), (bits_in, there)):
-            total[from_:to] += np.bincount(frame_of - from_, np.bitwise_count(bits), to - from_).astype(np.int64)
+            total[frame_of[begins]] += np.add.reduceat(np.bitwise_count(bits), begins, dtype=np.int64)
     for frame in np.flatnonzero(bits_in):
         yield int(frame), int(wrong[frame]), int(bits_in[frame])
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pydicom
@@ -23,15 +23,13 @@ from pydicom.encaps import generate_frames
 from pydicom.uid import RLELossless
 
 from dicom_sr import codes, lean, pixels
-from dicom_sr.checks.fault import Fault, code_of, every, items, numbers, same, text
+from dicom_sr.checks.fault import Fault, code_of, every, items, same, text
+from dicom_sr.checks.framed import Framed, FrameOf, Group, Grouping, parts
 from dicom_sr.elements import tag_of
 from dicom_sr.kinds import Built, Order
 from dicom_sr.nouns import Code, Volume
 from dicom_sr.source import SourceSeries
 
-INDICES = struct.pack("<HH2s", tag_of("DimensionIndexValues") >> 16, tag_of("DimensionIndexValues") & 0xFFFF, b"UL")
-ELEMENT = struct.Struct("<4x2sxxI").unpack_from
-"""VR and length of an element with a long header."""
 PIXELS = struct.pack("<HH", tag_of("PixelData") >> 16, tag_of("PixelData") & 0xFFFF)
 ENDED = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
 """Sequence Delimitation Item, behind the last fragment."""
@@ -54,44 +52,6 @@ VALUES = {
     "TIME": "Time",
 }
 """The attribute that holds each value type's value (PS3.3 C.17.3.2)."""
-
-Reference = tuple[str, str, tuple[float, ...]]
-"""SOP Class, SOP Instance and frame numbers of a referenced image."""
-
-
-class FrameOf(NamedTuple):
-    """What one frame says of itself; None or () where it does not. `sources` are its derivation's source images."""
-
-    number: int | None = None
-    indices: tuple[float, ...] = ()
-    position: tuple[float, ...] = ()
-    orientation: tuple[float, ...] = ()
-    sources: tuple[Reference, ...] = ()
-    tile: tuple[float, ...] = ()
-    """Row and column of a tile's corner in its whole slide, () elsewhere."""
-
-
-@dataclass(slots=True, eq=False)
-class Group:
-    """One functional group of a frame: an element in a data set of its own, and what it says that the gate looks at."""
-
-    dataset: Dataset
-    said: dict[str, Any]
-    encoded: bytes = b""
-    """As it lies in the file, where it was read from there."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Framed:
-    """The frames of an object, and their functional groups: equal ones once, with the number of the first that has it.
-
-    Groups that differ in their dimension indices alone count as one.
-    """
-
-    frames: tuple[FrameOf, ...]
-    distinct: tuple[tuple[int, Group], ...]
-    first: tuple[Group, ...]
-    """Those of the first frame."""
 
 
 @dataclass(slots=True, eq=False)
@@ -183,7 +143,7 @@ class Seen:
                 return Grouping(common).of(bytes(raw.value))
             except (struct.error, lean.UnusualError):
                 pass  # pydicom reads what is encoded otherwise
-        listed = [tuple(_parts(item)) for item in items(self.dataset, "PerFrameFunctionalGroupsSequence")]
+        listed = [tuple(parts(item)) for item in items(self.dataset, "PerFrameFunctionalGroupsSequence")]
         frames = []
         for groups in listed:
             said = dict(common)
@@ -206,9 +166,7 @@ class Seen:
     @cached_property
     def shared(self) -> tuple[Group, ...]:
         """Functional groups that all frames share."""
-        return tuple(
-            part for item in items(self.dataset, "SharedFunctionalGroupsSequence")[:1] for part in _parts(item)
-        )
+        return tuple(part for item in items(self.dataset, "SharedFunctionalGroupsSequence")[:1] for part in parts(item))
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,10 +226,10 @@ def read(built: Built) -> Seen:
     Raises:  InvalidDicomError, ValueError, EOFError, KeyError, NotImplementedError
     """
     try:
-        header, at = lean.header_of(built.part10, tag_of("PixelData"))
-        if at == len(built.part10):
+        header, at = lean.header_of(built.head, tag_of("PixelData"))
+        if at == len(built.head) and not built.pixels:
             return Seen(cast(Dataset, header), built.kind, ours=True)
-        pixels_ = _native(built.part10, at) or _fragments(built.part10, at)
+        pixels_ = _native(built, at) or _fragments(built.head, at)
         if pixels_ is not None:
             return Seen(cast(Dataset, header), built.kind, pixels_, ours=True)
     except (struct.error, lean.UnusualError):
@@ -280,12 +238,14 @@ def read(built: Built) -> Seen:
     return Seen(dataset, built.kind, dataset.get("PixelData") or b"", ours=True)
 
 
-def _native(part10: bytes, at: int) -> memoryview | None:
+def _native(built: Built, at: int) -> memoryview | None:
     """The value of the last element, which begins here, when it is native Pixel Data."""
-    if part10[at : at + 4] != PIXELS or part10[at + 4 : at + 6] not in (b"OB", b"OW"):
+    head = built.head
+    if head[at : at + 4] != PIXELS or head[at + 4 : at + 6] not in (b"OB", b"OW"):
         return None
-    (length,) = struct.unpack_from("<I", part10, at + 8)
-    return memoryview(part10)[at + 12 :] if at + 12 + length == len(part10) else None
+    (length,) = struct.unpack_from("<I", head, at + 8)
+    value = memoryview(built.pixels) if built.pixels and at + 12 == len(head) else memoryview(head)[at + 12 :]
+    return value if len(value) == length else None
 
 
 def _fragments(part10: bytes, at: int) -> bytes | None:
@@ -294,127 +254,3 @@ def _fragments(part10: bytes, at: int) -> bytes | None:
     if part10[at : at + 12] != undefined or part10[-8:] != ENDED:
         return None
     return part10[at + 12 : -8]
-
-
-class Grouping:
-    """Reads functional groups, Explicit VR Little Endian, every length defined: each encoded group once.
-
-    Of Frame Content only the dimension indices are read anew where all before them is as in an earlier frame.
-    """
-
-    def __init__(self, common: dict[str, Any]) -> None:
-        self.common = common
-        self.known: dict[bytes, Group] = {}
-        self.distinct: list[tuple[int, Group]] = []
-        self.places: dict[tuple[Group, ...], FrameOf] = {}
-        """Frames without number and indices, by the groups that are about anything else."""
-        self.head, self.size = b"", -1
-        """Bytes of Frame Content before its indices, which end it, and of all of it."""
-
-    def of(self, encoded: bytes) -> Framed:
-        """The frames in this value of PerFrameFunctionalGroupsSequence.
-
-        Raises:  lean.UnusualError, struct.error
-        """
-        at, end = 0, len(encoded)
-        frames: list[FrameOf] = []
-        item = struct.Struct("<4sI").unpack_from
-        while at < end:
-            word, length = item(encoded, at)
-            at += 8
-            if word != lean.ITEM or at + length > end:  # an undefined length reaches beyond the end, too
-                raise lean.UnusualError
-            frames.append(self._frame(encoded, at, at + length, len(frames) + 1))
-            at += length
-        first = lean.lean_items(encoded[: 8 + item(encoded, 0)[1]])[0]
-        return Framed(tuple(frames), tuple(self.distinct), tuple(_group(part) for _, part in first.parts()))
-
-    def _frame(self, encoded: bytes, at: int, stop: int, index: int) -> FrameOf:
-        number: int | None = self.common.get("number")
-        indices: tuple[float, ...] = ()
-        place: tuple[Group, ...] = ()
-        while at < stop:
-            vr, size = ELEMENT(encoded, at)
-            size += 12
-            if vr != b"SQ" or at + size > stop:
-                raise lean.UnusualError
-            if size == self.size and encoded.startswith(self.head, at):
-                indices = self.values(encoded, at + len(self.head))
-                at += size
-                continue
-            bytes_ = encoded[at : at + size]
-            at += size
-            group = self.known.get(bytes_)
-            if group is None:
-                group = self.known[bytes_] = _group(_parsed(bytes_), bytes_)
-                self.distinct.append((index, group))
-                self._learn(group)
-            said = group.said
-            if "indices" in said:
-                indices = said["indices"]
-            elif "number" in said:
-                number = said["number"]
-            else:
-                place = (*place, group)
-        base = self.places.get(place)
-        if base is None:
-            merged = dict(self.common)
-            for group in place:
-                merged |= group.said
-            base = self.places[place] = FrameOf(**merged)
-        return FrameOf(number, indices, *base[2:])
-
-    def _learn(self, group: Group) -> None:
-        """How to read further groups that differ from this one in their dimension indices alone."""
-        at = group.encoded.find(INDICES)
-        values = group.said.get("indices", ())
-        if at >= 0 and values and group.encoded[at + 8 :] == struct.pack(f"<{len(values)}I", *map(int, values)):
-            self.head, self.size = group.encoded[: at + 8], len(group.encoded)
-            self.values = struct.Struct(f"<{len(values)}I").unpack_from
-
-
-def _parsed(encoded: bytes) -> Dataset:
-    return cast(Dataset, lean.Lean(lean.elements_of(encoded, 0, len(encoded))[0]))
-
-
-def _group(part: Dataset, encoded: bytes = b"") -> Group:
-    return Group(part, _said(part), encoded)
-
-
-def _parts(item: Dataset) -> Iterator[Group]:
-    """The item's elements, each in a data set of its own."""
-    if isinstance(item, lean.Lean):
-        yield from (_group(part) for _, part in item.parts())
-        return
-    for element in item:
-        part = Dataset()
-        part.add(element)
-        yield _group(part)
-
-
-def _said(group: Dataset) -> dict[str, Any]:
-    """What a functional group says that the gate looks at."""
-    said: dict[str, Any] = {}
-    for identified in items(group, "SegmentIdentificationSequence")[:1]:
-        said["number"] = identified.get("ReferencedSegmentNumber")
-    for content in items(group, "FrameContentSequence")[:1]:
-        said["indices"] = numbers(content, "DimensionIndexValues")
-    for placed in items(group, "PlanePositionSequence")[:1]:
-        said["position"] = numbers(placed, "ImagePositionPatient")
-    for turned in items(group, "PlaneOrientationSequence")[:1]:
-        said["orientation"] = numbers(turned, "ImageOrientationPatient")
-    for tiled in items(group, "PlanePositionSlideSequence")[:1]:
-        named = ("RowPositionInTotalImagePixelMatrix", "ColumnPositionInTotalImagePixelMatrix")
-        said["tile"] = tuple(number for name in named for number in numbers(tiled, name))
-    derived = items(group, "DerivationImageSequence")
-    if derived:
-        said["sources"] = tuple(
-            (
-                text(image, "ReferencedSOPClassUID"),
-                text(image, "ReferencedSOPInstanceUID"),
-                numbers(image, "ReferencedFrameNumber"),
-            )
-            for part in derived
-            for image in items(part, "SourceImageSequence")
-        )
-    return said

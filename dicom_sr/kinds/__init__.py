@@ -7,7 +7,7 @@ this kind to say (a SEG without a voxel). A kind with choices exports `Settings`
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cache
 from typing import Any, Literal, Protocol
@@ -35,12 +35,23 @@ class Built:
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
-    part10: bytes
-    """The whole DICOM file, preamble and File Meta Information included (PS3.10 7.1)."""
+    head: bytes
+    """The DICOM file from its preamble to where native pixels begin; all of it, where none are apart (PS3.10 7.1)."""
+    pixels: bytes | memoryview = b""
+    """The value of native Pixel Data, the last of the file: a large one is written to a file without being copied."""
     ordinal: int = 0
     """Which of the objects of its kind; they share a series."""
     segments: Mapping[int, int] = field(default_factory=dict)
     """Of a segmentation: the SegmentNumber in it of each segment of the findings that it delineates."""
+
+    def __getstate__(self) -> list[Any]:
+        """The fields in their order; a view as bytes, since it cannot be pickled."""
+        return [bytes(self.pixels) if one.name == "pixels" else getattr(self, one.name) for one in fields(self)]
+
+    @property
+    def part10(self) -> bytes:
+        """The whole file."""
+        return b"".join((self.head, self.pixels)) if self.pixels else self.head
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,47 +1,33 @@
 """Result kind `segmentation`: a BINARY Segmentation on the source's grid, one frame per segment and non-empty plane.
 
-Nothing per frame is an object: functional groups are templates with eight bytes patched in, pixels are packed only
-where a segment lies. highdicom is the reference in the tests, element for element. Frames run as highdicom's do:
+Nothing per frame is an object: functional groups are templates with eight bytes patched in, pixels are packed run by
+run. highdicom is the reference in the tests, element for element. Frames run as highdicom's do:
 by segment, then by position against the normal. UIDs of an order used here: "segmentation", "segmentation.series",
 "segmentation.dimension", "frame_of_reference" for a source without one, "tracking" with the segment's number.
 
 Source:  PS3.3 A.51, C.8.20.2, C.7.6.16, C.7.6.17
 """
 
-import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from itertools import groupby
-from math import gcd
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from pydicom.uid import SegmentationStorage
 
 from dicom_sr import codes
-from dicom_sr.elements import Elements, Text, code, elements, tag_of
+from dicom_sr.elements import Elements, Text, code, elements
 from dicom_sr.header import letterhead, on_letterhead
 from dicom_sr.kinds import Built, Order
-from dicom_sr.multiframe import Frame, dimensions, references
+from dicom_sr.multiframe import dimensions, references
 from dicom_sr.nouns import Code, LabelMap, Segment
 from dicom_sr.references import frame_of_reference, tracking
+from dicom_sr.runs import Frame, Runs, runs_of
 from dicom_sr.script import Script
 
 KIND = "segmentation"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Rows:
-    """First and last row of each segment in each plane, shape (plane, segment number); -1 where it is absent.
-
-    `layer` is the label map in which each segment lies, by segment number.
-    """
-
-    first: NDArray[np.int32]
-    last: NDArray[np.int32]
-    layer: NDArray[np.int32]
 
 
 class Settings(BaseModel):
@@ -68,33 +54,35 @@ def build(order: Order) -> Built | tuple[Built, ...] | None:
 def delineating(order: Order, numbers: set[int]) -> tuple[Built, ...]:
     """The SEGs of these segments of the findings."""
     findings = order.findings
-    rows = occupied(findings.layers, len(findings.segments))
+    runs = runs_of(findings.layers, len(findings.segments))
     settings = Settings.model_validate(order.settings.get(KIND, {}))
-    frames = [frame for frame in frames_of(rows) if frame[0] in numbers]
+    frames = [frame for frame in runs.frames() if frame[0] in numbers]
     return tuple(
-        _part(order, rows, part, ordinal) for ordinal, part in enumerate(parts(frames, settings.split_frames_above))
+        _part(order, runs, part, ordinal) for ordinal, part in enumerate(parts(frames, settings.split_frames_above))
     )
 
 
-def _part(order: Order, rows: Rows, frames: list[Frame], ordinal: int) -> Built:
+def _part(order: Order, runs: Runs, frames: list[Frame], ordinal: int) -> Built:
     """The SEG with these frames; its segments are numbered from 1, as PS3.3 C.8.20.2 wants of each object."""
     findings = order.findings
     layers, there = findings.layers, {number for number, _ in frames}
-    frames = evened(frames, layers[0].shape)
-    pixels = packed(layers, frames, rows)
+    frames = evened(frames, runs.shape)
     mine = [segment for segment in findings.segments if segment.number in there]
     numbers = {segment.number: local for local, segment in enumerate(mine, start=1)}
     local_frames = [(numbers[number], plane) for number, plane in frames]
-    overlapping = overlap([layers[index] for index in sorted({int(rows.layer[number]) for number in numbers})], numbers)
+    overlapping = overlap([layers[index] for index in sorted({int(runs.layer[number]) for number in numbers})], numbers)
 
     def content(script: Script) -> tuple[Elements, list[Code]]:
         own = image(order, len(frames), script, overlapping=overlapping) | segments(order, script, numbers)
         own |= references(order.source)
         own |= dimensions(order, local_frames, uid=order.uid(f"{KIND}.dimension", ordinal), several=len(mine) > 1)
-        return own | {tag_of("PixelData"): pixels}, codes_of(mine)
+        return own, codes_of(mine)
 
     head = letterhead(order, KIND, ordinal=ordinal)
-    built = on_letterhead(head, kind=KIND, sop_class_uid=SegmentationStorage, modality="SEG", content=content)
+    pixels = runs.packed(frames).data
+    built = on_letterhead(
+        head, kind=KIND, sop_class_uid=SegmentationStorage, modality="SEG", content=content, pixels=pixels
+    )
     return replace(built, segments=numbers)
 
 
@@ -119,36 +107,6 @@ def parts(frames: list[Frame], above: int | None) -> list[list[Frame]]:
     return made
 
 
-def occupied(layers: Sequence[LabelMap], highest: int) -> Rows:
-    """Where each segment lies, from one pass over each label map."""
-    first = np.full((len(layers[0]), highest + 1), -1, np.int32)
-    last, layer_of = first.copy(), np.zeros(highest + 1, np.int32)
-    for layer, labels in enumerate(layers):
-        here = np.zeros(highest + 1, bool)
-        for index, plane in enumerate(labels):
-            rows = np.flatnonzero(plane.max(axis=1))
-            if not rows.size:
-                continue
-            top, columns = int(rows[0]), plane.shape[1]
-            flat = plane[top : rows[-1] + 1].ravel()
-            starts = np.flatnonzero(np.concatenate(([True], flat[1:] != flat[:-1])))
-            ends = np.append(starts[1:], flat.size) - 1
-            found = flat[starts]
-            # runs come in rising order, and of several assignments to one label the last one stays
-            last[index][found] = top + ends // columns
-            first[index][found[::-1]] = top + starts[::-1] // columns
-            here[found] = True
-        layer_of[here] = layer
-    return Rows(first, last, layer_of)
-
-
-def frames_of(rows: Rows) -> list[Frame]:
-    """One frame per segment and plane in which it lies: by segment, then against the normal."""
-    present = rows.first[::-1, 1:] >= 0
-    planes = len(present)
-    return [(int(number) + 1, planes - 1 - int(plane)) for number, plane in np.argwhere(present.T)]
-
-
 def evened(frames: list[Frame], shape: tuple[int, ...]) -> list[Frame]:
     """The frames and, where whole-byte frames would fill an odd number of bytes, an empty one more.
 
@@ -163,46 +121,6 @@ def evened(frames: list[Frame], shape: tuple[int, ...]) -> list[Frame]:
     free = [(number, plane) for number in sorted({n for n, _ in frames}) for plane in range(planes)]
     extra = [frame for frame in free if frame not in taken][:1]
     return sorted([*frames, *extra], key=lambda frame: (frame[0], -frame[1]))
-
-
-def packed(layers: Sequence[LabelMap], frames: Sequence[Frame], rows: Rows) -> bytes:
-    """The PixelData element: each frame's mask, one bit a pixel, least significant first (PS3.5 8.1.1)."""
-    size = layers[0].shape[1] * layers[0].shape[2]
-    length = (len(frames) * size + 15) // 16 * 2
-    head = struct.pack("<HH2sHI", tag_of("PixelData") >> 16, tag_of("PixelData") & 0xFFFF, b"OB", 0, length)
-    whole = np.zeros(len(head) + length, np.uint8)  # pages that stay empty are never touched
-    whole[: len(head)] = np.frombuffer(head, np.uint8)
-    pixels = whole[len(head) :]
-    if size % 8 == 0:
-        _pack_rows(layers, frames, rows, pixels)
-    else:
-        _pack_eights(layers, frames, rows, pixels)
-    return whole.data  # type: ignore[return-value]  # bytes in all but name; a copy would double the memory
-
-
-def _pack_rows(layers: Sequence[LabelMap], frames: Sequence[Frame], rows: Rows, pixels: NDArray[np.uint8]) -> None:
-    """Frames that begin on a byte: only the rows that the segment occupies are compared and packed."""
-    _, height, width = layers[0].shape
-    step = 8 // gcd(width, 8)
-    for index, (number, plane) in enumerate(frames):
-        top, bottom = int(rows.first[plane, number]), int(rows.last[plane, number]) + 1
-        if top < 0:
-            continue
-        top -= top % step
-        bits = np.packbits(layers[rows.layer[number]][plane, top:bottom] == number, bitorder="little")
-        start = (index * height + top) * width // 8
-        pixels[start : start + bits.size] = bits
-
-
-def _pack_eights(layers: Sequence[LabelMap], frames: Sequence[Frame], rows: Rows, pixels: NDArray[np.uint8]) -> None:
-    """Frames that begin within a byte: eight of them always end on one."""
-    size = layers[0].shape[1] * layers[0].shape[2]
-    for index in range(0, len(frames), 8):
-        eight = frames[index : index + 8]
-        masks = [(layers[rows.layer[number]][plane] == number).ravel() for number, plane in eight]
-        bits = np.packbits(np.concatenate(masks), bitorder="little")
-        start = index * size // 8
-        pixels[start : start + bits.size] = bits
 
 
 def overlap(layers: Sequence[LabelMap], numbers: Iterable[int]) -> bool:

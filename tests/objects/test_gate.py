@@ -32,7 +32,7 @@ def changed(original: Built, change: Change) -> Built:
     change(dataset)
     out = BytesIO()
     pydicom.dcmwrite(out, dataset, enforce_file_format=False)
-    return replace(original, part10=out.getvalue())
+    return replace(original, head=out.getvalue(), pixels=b"")
 
 
 def content(dataset: Dataset, *names: str) -> Dataset:
@@ -355,7 +355,7 @@ def test_mutants_without_their_defect_pass(chest: Order):
 def test_a_truncated_object_is_stopped(chest: Order):
     seg, report = built(chest)
     with pytest.raises(GateClosed, match="measurement_report"):
-        check([seg, replace(report, part10=report.part10[:-40])], chest)
+        check([seg, replace(report, head=report.head[:-40])], chest)
 
 
 def test_a_negative_result_left_out_is_stopped(chest: Order):

@@ -164,4 +164,4 @@ def test_a_label_map_of_somebody_else_is_stopped(chest: Order, name: str):
 def test_a_cut_frame_is_stopped(chest: Order):
     (built,) = label_map.build(chest)
     with pytest.raises(GateClosed):
-        check([replace(built, part10=built.part10[:-30])], chest)
+        check([replace(built, head=built.head[:-30])], chest)

@@ -79,7 +79,7 @@ def in_words(built: Built, *, implicit: bool) -> Built:
         dataset["PerFrameFunctionalGroupsSequence"].is_undefined_length = True
     out = BytesIO()
     pydicom.dcmwrite(out, dataset, implicit_vr=implicit, little_endian=True)
-    return replace(built, part10=out.getvalue())
+    return replace(built, head=out.getvalue(), pixels=b"")
 
 
 @pytest.mark.parametrize("implicit", [True, False])
@@ -91,7 +91,7 @@ def test_what_is_encoded_otherwise_is_judged_all_the_same(chest: Order, implicit
     out = BytesIO()
     pydicom.dcmwrite(out, dataset)
     with pytest.raises(GateClosed, match="PixelData"):
-        check([in_words(replace(built, part10=out.getvalue()), implicit=implicit)], chest)
+        check([in_words(replace(built, head=out.getvalue(), pixels=b""), implicit=implicit)], chest)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def changed(built: Built, change) -> Built:  # type: ignore[no-untyped-def]
     change(dataset)
     out = BytesIO()
     pydicom.dcmwrite(out, dataset)
-    return replace(built, part10=out.getvalue())
+    return replace(built, head=out.getvalue(), pixels=b"")
 
 
 def shift_graphic(dataset: pydicom.Dataset) -> None:

@@ -124,7 +124,7 @@ def test_a_shifted_outline_does_not_pass_the_gate(tmp_path: Path):
         out = BytesIO()
         pydicom.dcmwrite(out, bad)
         with pytest.raises(check.GateClosed, match=said):
-            check.check([replace(good[0], part10=out.getvalue()), *good[1:]], order)
+            check.check([replace(good[0], head=out.getvalue(), pixels=b""), *good[1:]], order)
 
 
 def test_without_findings_there_is_a_summary_and_no_overlay(tmp_path: Path):

@@ -19,6 +19,7 @@ from dicom_sr.checks.report import voxel_ml
 from dicom_sr.elements import tag_of
 from dicom_sr.kinds import Built, Order, segmentation
 from dicom_sr.nouns import Findings
+from dicom_sr.runs import runs_of
 from tests.objects import conftest as make
 from tests.objects.test_gate import changed, group
 
@@ -90,10 +91,10 @@ def test_packed_pixels_unpack_to_the_masks(planes: int, rows: int, columns: int,
     labels = (chance.integers(1, 4, (planes, rows, columns)) * (chance.random((planes, rows, columns)) < share)).astype(
         "u1"
     )
-    extent = segmentation.occupied([labels], 3)
-    frames = segmentation.evened(segmentation.frames_of(extent), labels.shape)
-    value = segmentation.packed([labels], frames, extent)[12:]
-    bits = np.unpackbits(np.frombuffer(value, np.uint8), bitorder="little")
+    runs = runs_of([labels], 3)
+    frames = segmentation.evened(runs.frames(), labels.shape)
+    bits = np.unpackbits(runs.packed(frames), bitorder="little")
+    assert bits.size % 16 == 0
     masks = bits[: len(frames) * rows * columns].reshape(-1, rows, columns)
     assert not bits[len(frames) * rows * columns :].any()
     seen = np.zeros_like(labels)
@@ -236,12 +237,12 @@ def test_an_empty_frame_makes_an_odd_number_of_pixel_bytes_even(
     tmp_path: Path, shape: tuple[int, int, int], extra: int
 ):
     labels = make.two_lungs(shape)
-    while len(segmentation.frames_of(segmentation.occupied([labels], 2))) % 2 == 0:
+    while len(runs_of([labels], 2).frames()) % 2 == 0:
         labels[np.flatnonzero((labels == 1).any(axis=(1, 2)))[0]] = 0
     order = make.order_of(make.ct_series(tmp_path / "ct", shape=shape), make.findings_of(labels))
     built = segmentation.build(order)
     frames = int(pydicom.dcmread(BytesIO(built.part10)).NumberOfFrames)
-    assert frames == len(segmentation.frames_of(segmentation.occupied([labels], 2))) + extra
+    assert frames == len(runs_of([labels], 2).frames()) + extra
     check([built], order)
     assert np.array_equal(read_back(built.part10, order), labels)
 
@@ -351,7 +352,7 @@ def test_a_part_speaks_only_of_the_overlap_of_its_own_segments(chest: Order):
         chest.findings, segments=(left, right, replace(left, number=3, label="Left again")), overlaps=(over,), groups=()
     )
     order = replace(chest, findings=findings)
-    frames = segmentation.frames_of(segmentation.occupied(findings.layers, 3))
+    frames = runs_of(findings.layers, 3).frames()
     last_two = sum(number > 1 for number, _ in frames)
     parts = parts_of(order, last_two)
     assert [dict(part.segments) for part in parts] == [{1: 1}, {2: 1, 3: 2}]
