@@ -5,8 +5,10 @@ straight to the network's grid some planes at a time, and tiles are added up in 
 `pipelines.inverse`.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -28,7 +30,7 @@ AT_A_TIME = 1 << 21
 """Voxels that are worked on at once: large enough for all threads, small enough for the cache."""
 
 
-def spread(work: Callable[[Part], Done], parts: Iterable[Part], device: str) -> Iterator[Done]:
+def spread(work: Callable[[Part], Done], parts: Iterable[Part], device: str) -> Generator[Done, None, None]:
     """The work's results, in order; on a CPU each part is one thread's, on a GPU they come one after the other.
 
     Whole parts are shared out, not each small operation: threads that meet at every operation lose a factor of ten on
@@ -47,8 +49,14 @@ def spread(work: Callable[[Part], Done], parts: Iterable[Part], device: str) -> 
             return work(part)
 
     with ThreadPoolExecutor(threads) as pool:
+        todo, waiting = iter(parts), deque[Future[Done]]()
         try:
-            yield from pool.map(alone, parts)
+            for part in todo:
+                waiting.append(pool.submit(alone, part))
+                if len(waiting) > threads:  # what is done and not yet taken needs memory
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             torch.set_num_threads(threads)
@@ -192,23 +200,37 @@ def blended(
     weights = importance(tiling.roi, tiling.sigma, where).to(kind) if tiling.gaussian else None
     total: Tensor | None = None
     count = torch.zeros(shape, dtype=kind, device=where)
-    for first in range(0, len(corners), tiling.batch):
-        told(first / len(corners))
-        boxes = [
-            tuple(slice(c, c + t) for c, t in zip(corner, tiling.roi, strict=True))
-            for corner in corners[first : first + tiling.batch]
-        ]
-        answers = _plain(network(torch.stack([padded[(slice(None), *box)] for box in boxes])), tiling)
-        if total is None:
-            total = torch.zeros(answers.shape[1], *shape, dtype=kind, device=where)
-        for box, answer in zip(boxes, answers, strict=True):
-            part = answer.to(device=where, dtype=kind)
-            total[(slice(None), *box)] += part if weights is None else part.mul_(weights)
-            count[box] += 1 if weights is None else weights
+
+    def answered(part: list[Box]) -> "Tensor":
+        return _plain(network(torch.stack([padded[(slice(None), *box)] for box in part])), tiling)
+
+    boxes = [tuple(slice(c, c + t) for c, t in zip(corner, tiling.roi, strict=True)) for corner in corners]
+    parts = batches(boxes, tiling.batch)
+    told(0.0)
+    with closing(spread(answered, parts, str(image.device))) as found:
+        for number, (part, answers) in enumerate(zip(parts, found, strict=True), start=1):
+            if total is None:
+                total = torch.zeros(*shape, answers.shape[1], dtype=kind, device=where).movedim(-1, 0)
+            for box, answer in zip(part, answers, strict=True):
+                values = answer.to(device=where, dtype=kind)
+                total[(slice(None), *box)] += values if weights is None else values.mul_(weights)
+                count[box] += 1 if weights is None else weights
+            told(number / len(parts))
     assert total is not None
     total /= count
     inside = tuple(slice(start, start + n) for start, n in zip(offsets, size, strict=True))
     return total[(slice(None), *inside)].float()
+
+
+Box = tuple[slice, ...]
+
+
+def batches(boxes: list[Box], size: int) -> list[list[Box]]:
+    """Tiles in batches of this size; the last takes one more rather than leave one alone, which torch is slow with."""
+    found = [boxes[first : first + size] for first in range(0, len(boxes), size)]
+    if size > 1 and len(found) > 1 and len(found[-1]) == 1:
+        found[-2:] = [found[-2] + found[-1]]
+    return found
 
 
 class UnfitAnswerError(ValueError):

@@ -176,6 +176,8 @@ def _stretches(lows: list[int]) -> list[tuple[range, int]]:
 
 
 def _slab(values: "Tensor", code: Callable[["Tensor"], "Tensor"], mixed: int) -> Slab:
+    table = values.movedim(0, -1).reshape(-1, len(values))  # no copy where the classes of a voxel lie together already
+    table, values = table.contiguous(), table.t().contiguous().reshape(values.shape)
     codes = code(values)
     corner = codes
     same = None
@@ -189,7 +191,6 @@ def _slab(values: "Tensor", code: Callable[["Tensor"], "Tensor"], mixed: int) ->
     cells = corner if same is None else corner.where(same, corner.new_tensor(mixed))
     _, height, depth = codes.shape
     strides = tuple(step if n > 1 else 0 for step, n in zip((height * depth, depth, 1), codes.shape, strict=True))
-    table = values.reshape(len(values), -1).t().contiguous()
     return Slab(values, cells, table, (strides[0], strides[1], strides[2]), mixed)
 
 
