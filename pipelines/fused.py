@@ -11,6 +11,7 @@ Source:  Shi et al., Is the deconvolution layer the same as a convolutional laye
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise, product
 from math import prod
@@ -32,23 +33,30 @@ TRANSPOSED = (nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def fuse(network: nn.Module) -> nn.Module:
-    """The network, rewritten in place; it must be in evaluation mode and is not trained any more."""
+    """The network, rewritten in place; it must be in evaluation mode and is not trained any more.
+
+    What a network uses in two places is left alone: it may be followed by something else there.
+    """
     if network.training:
         raise ValueError("only a network in evaluation mode can be fused")
+    used = Counter(id(module) for _, module in network.named_modules(remove_duplicate=False))
+    shared = {place for place, times in used.items() if times > 1}
     with torch.no_grad():
         for module in list(network.modules()):
             for first, (parent, name, second) in _neighbours(module):
-                if isinstance(first, CONVOLUTIONS) and isinstance(second, NORMS) and _fold(first, second):
+                if id(first) not in shared and type(second) in NORMS and _fold(first, second):
                     setattr(parent, name, nn.Identity())
         for module in list(network.modules()):
-            for first, (parent, name, second) in _neighbours(module):
-                if isinstance(first, CONVOLUTIONS) and (slope := _slope(second)) is not None:
+            for _, (parent, name, second) in _neighbours(module):
+                if (slope := _slope(second)) is not None:
                     setattr(parent, name, nn.LeakyReLU(slope, inplace=True))
         for module in list(network.modules()):
             for name, child in list(module.named_children()):
-                if isinstance(child, ResidualUnit) and (alone := _with_itself(child)) is not None:
+                if id(child) in shared:
+                    continue
+                if type(child) is ResidualUnit and (alone := _with_itself(child)) is not None:
                     setattr(module, name, alone)
-                elif isinstance(child, TRANSPOSED) and _is_whole(child):
+                elif type(child) in TRANSPOSED and not _hooked(child) and _is_whole(child):
                     setattr(module, name, Shuffled(child))
     return network
 
@@ -57,9 +65,9 @@ def _slope(module: nn.Module) -> float | None:
     """By what an activation multiplies values below 0, when that is all it does."""
     if _hooked(module):
         return None
-    if isinstance(module, nn.PReLU) and module.num_parameters == 1:
+    if type(module) is nn.PReLU and module.num_parameters == 1:
         return float(module.weight)
-    if isinstance(module, nn.LeakyReLU):
+    if type(module) is nn.LeakyReLU:
         return float(module.negative_slope)
     return 0.0 if type(module) is nn.ReLU else None
 
@@ -71,16 +79,19 @@ def _with_itself(unit: Any) -> nn.Module | None:
     parts = [leaf for _, _, leaf in _leaves(unit.conv) if not isinstance(leaf, NOTHING)]
     if len(parts) != 1 or type(parts[0]) not in (nn.Conv2d, nn.Conv3d):
         return None
-    (only,) = parts
+    only: Any = parts[0]
     odd = all(
         k == 2 * p + 1 and s == 1 and d == 1
-        for k, p, s, d in zip(only.kernel_size, only.padding, only.stride, only.dilation, strict=True)  # type: ignore[arg-type]
+        for k, p, s, d in zip(only.kernel_size, only.padding, only.stride, only.dilation, strict=True)
     )
-    if not odd or only.groups != 1 or only.in_channels != only.out_channels:
+    alike = only.groups == 1 and only.in_channels == only.out_channels and only.padding_mode == "zeros"
+    if not odd or not alike or _hooked(only):
         return None
-    middle = tuple(k // 2 for k in only.kernel_size)  # type: ignore[union-attr]
-    for channel in range(only.out_channels):  # type: ignore[arg-type]
-        only.weight[(channel, channel, *middle)] += 1  # type: ignore[index,operator]
+    middle = tuple(k // 2 for k in only.kernel_size)
+    weight = only.weight.clone()
+    for channel in range(only.out_channels):
+        weight[(channel, channel, *middle)] += 1
+    only.weight = nn.Parameter(weight, requires_grad=False)
     return only
 
 
@@ -90,19 +101,20 @@ def together(network: nn.Module) -> bool:
     if any(isinstance(module, APART) for module in modules):
         return False
     for module in modules:
-        if isinstance(module, nn.Conv2d | nn.Conv3d | Shuffled):
+        if type(module) in (nn.Conv2d, nn.Conv3d, Shuffled):
             form = TOGETHER[module.weight.ndim]
             module.weight = nn.Parameter(module.weight.to(memory_format=form), requires_grad=False)
     return True
 
 
 def _neighbours(module: nn.Module) -> Iterator[tuple[nn.Module, tuple[nn.Module, str, nn.Module]]]:
-    """Modules that run one directly after the other, with the place of the second."""
+    """Convolutions and what runs directly after each, with its place; nobody else sees the value between the two."""
     if not _is_chain(module):
         return
     chain = [leaf for leaf in _leaves(module) if not isinstance(leaf[2], NOTHING)]
     for (_, _, first), second in pairwise(chain):
-        yield first, second
+        if type(first) in CONVOLUTIONS and not _hooked(first):
+            yield first, second
 
 
 def _leaves(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
@@ -125,9 +137,9 @@ def _hooked(module: nn.Module) -> bool:
 
 def _fold(convolution: Any, norm: Any) -> bool:
     """Scale and shift of the norm put into the convolution, where that can be done."""
-    if norm.running_var is None or norm.running_mean is None or _hooked(convolution) or _hooked(norm):
+    if norm.running_var is None or norm.running_mean is None or _hooked(norm):
         return False
-    transposed = isinstance(convolution, TRANSPOSED)
+    transposed = type(convolution) in TRANSPOSED
     if transposed and convolution.groups != 1:
         return False
     scale = torch.rsqrt(norm.running_var.double() + norm.eps)

@@ -25,35 +25,41 @@ if TYPE_CHECKING:
 Part = TypeVar("Part")
 Done = TypeVar("Done")
 Placement = Literal["published", "even"]
+Box = tuple[slice, ...]
 
 AT_A_TIME = 1 << 21
 """Voxels that are worked on at once: large enough for all threads, small enough for the cache."""
+BATCHES_AT_ONCE = 4
+"""Batches of tiles that a CPU's threads work on at a time: each needs the memory of a whole pass through the network."""
 
 
-def spread(work: Callable[[Part], Done], parts: Iterable[Part], device: str) -> Generator[Done, None, None]:
+def spread(
+    work: Callable[[Part], Done], parts: Iterable[Part], device: str, *, at_once: int | None = None
+) -> Generator[Done, None, None]:
     """The work's results, in order; on a CPU each part is one thread's, on a GPU they come one after the other.
 
     Whole parts are shared out, not each small operation: threads that meet at every operation lose a factor of ten on
-    a busy machine.
+    a busy machine. Where no more than `at_once` parts may be in hand, each has its share of the threads.
     """
     import torch
 
     threads = torch.get_num_threads()
-    if threads == 1 or device != "cpu":
+    hands = min(threads, at_once or threads)
+    if hands == 1 or device != "cpu":
         yield from map(work, parts)
         return
 
     def alone(part: Part) -> Done:
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads // hands)
         with torch.inference_mode():
             return work(part)
 
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(hands) as pool:
         todo, waiting = iter(parts), deque[Future[Done]]()
         try:
             for part in todo:
                 waiting.append(pool.submit(alone, part))
-                if len(waiting) > threads:  # what is done and not yet taken needs memory
+                if len(waiting) > hands:  # what is done and not yet taken needs memory
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -207,7 +213,7 @@ def blended(
     boxes = [tuple(slice(c, c + t) for c, t in zip(corner, tiling.roi, strict=True)) for corner in corners]
     parts = batches(boxes, tiling.batch)
     told(0.0)
-    with closing(spread(answered, parts, str(image.device))) as found:
+    with closing(spread(answered, parts, str(image.device), at_once=min(len(parts), BATCHES_AT_ONCE))) as found:
         for number, (part, answers) in enumerate(zip(parts, found, strict=True), start=1):
             if total is None:
                 total = torch.zeros(*shape, answers.shape[1], dtype=kind, device=where).movedim(-1, 0)
@@ -220,9 +226,6 @@ def blended(
     total /= count
     inside = tuple(slice(start, start + n) for start, n in zip(offsets, size, strict=True))
     return total[(slice(None), *inside)].float()
-
-
-Box = tuple[slice, ...]
 
 
 def batches(boxes: list[Box], size: int) -> list[list[Box]]:

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from dicom_sr.nouns import Algorithm, Findings, Volume
-from pipelines import boxes, ending, inverse, ladder, published, reported, runtime, weights
+from pipelines import boxes, ending, fused, inverse, ladder, published, reported, runtime, weights
 from pipelines.bundles import Bundle, BundleSettings
 from pipelines.declared import Declaration, Dropped, Step
 from pipelines.geometry import MOVES, Geometry, geometry, in_ras
@@ -82,6 +82,8 @@ def load(bundle: Bundle, device: str) -> Model:
     path, wrapper, strict = weights.find(bundle.root, declaration)
     weights.load(network, path, wrapper=wrapper, strict=strict, unpickle=bundle.isolated)
     network.requires_grad_(False).eval().to(where)
+    if where == "cpu" and bundle.task == "segmentation" and not bundle.isolated:
+        fused.together(fused.fuse(network))
     half = bool(declaration.config.get("evaluator", {}).get("amp")) and where != "cpu"
     return Model(
         bundle=bundle,
