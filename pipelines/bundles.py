@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dicom_sr import codes
 from dicom_sr.nouns import Findings, Volume
 from pipelines import confinement, declared, trust, vocabulary, weights
+from pipelines.agreement import Mirrored
 from pipelines.spec import OutputMeasurement, OutputSegment, Pipeline, Progress, Spec, silent
 from pipelines.trust import AllowList, Untrusted
 
@@ -66,6 +67,18 @@ class BundleSettings(BaseModel):
     )
     minimum_score: float = Field(
         0.0, ge=0.0, le=1.0, description="Boxes of a detector below this score are not reported"
+    )
+    certainty: bool = Field(
+        False, description="Give each structure the mean probability that the network gave to its voxels"
+    )
+    saliency: bool = Field(
+        False,
+        description="Of a classifier, map where its likeliest class is seen, by covering parts of the image; "
+        "costs hundreds of runs",
+    )
+    mirrored: Mirrored = Field(
+        "no",
+        description="Run on mirrored images too, take the mean, and say how well the runs agree; costs a run each",
     )
 
 
@@ -208,12 +221,12 @@ def spec(bundle: Bundle) -> Spec:
     """The bundle's model card."""
     names = [name for _, name in sorted(bundle.labels.items()) if not vocabulary.is_background(name)]
     delineated = names if bundle.task == "segmentation" else []
-    volume, percent = codes.quantity("volume"), codes.find("percent")
-    measured = (
-        OutputMeasurement(name=volume.concept, unit=volume.unit)
-        if bundle.task == "segmentation"
-        else OutputMeasurement(name=vocabulary.certainty(), unit=percent)
-    )
+    given = {
+        "segmentation": ("volume", "certainty", "agreement"),
+        "classification": ("certainty", "agreement"),
+        "detection": ("certainty",),
+    }
+    measured = (codes.quantity(name) for name in given[bundle.task])
     return Spec(
         name=bundle.name,
         version=bundle.version,
@@ -226,7 +239,7 @@ def spec(bundle: Bundle) -> Spec:
         modalities=bundle.modalities,
         needs=tuple(_needs(bundle)),
         segments=tuple(_segment(name) for name in delineated),
-        measurements=(measured,),
+        measurements=tuple(OutputMeasurement(name=one.concept, unit=one.unit) for one in measured),
         settings=BundleSettings,
         weights_digest=bundle.digest,
         licence=str(bundle.metadata.get("license") or bundle.metadata.get("licence") or "Not stated; see the bundle"),

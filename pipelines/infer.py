@@ -30,7 +30,7 @@ Box = tuple[slice, ...]
 AT_A_TIME = 1 << 21
 """Voxels that are worked on at once: large enough for all threads, small enough for the cache."""
 BATCHES_AT_ONCE = 4
-"""Batches of tiles that a CPU's threads work on at a time: each needs the memory of a whole pass through the network."""
+"""Batches of tiles that a CPU's threads have in hand: each needs the memory of a whole pass through the network."""
 
 
 def spread(

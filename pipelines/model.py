@@ -5,8 +5,9 @@ its axes, and then works voxel by voxel, `pipelines.infer` and `pipelines.invers
 runs as published, with MONAI's own transforms on a MetaTensor. This module chooses; it imports torch and monai.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,25 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from dicom_sr.nouns import Algorithm, Findings, Volume
-from pipelines import boxes, ending, fused, inverse, ladder, published, reported, runtime, weights
+from pipelines import (
+    agreement,
+    boxes,
+    classified,
+    delineated,
+    ending,
+    fused,
+    ladder,
+    published,
+    reported,
+    runtime,
+    weights,
+)
+from pipelines.agreement import Runs
 from pipelines.bundles import Bundle, BundleSettings
 from pipelines.declared import Declaration, Dropped, Step
 from pipelines.geometry import MOVES, Geometry, geometry, in_ras
 from pipelines.infer import Placement, resampled
-from pipelines.reported import Answer, Labelled, Masked, Scored
+from pipelines.reported import Answer, Boxed, Labelled, Scored
 from pipelines.spec import Progress, Refused
 from pipelines.trust import Untrusted
 
@@ -132,10 +146,7 @@ def run(model: Model, volume: Volume, settings: BaseModel, progress: Progress) -
     Raises:  Refused, Untrusted, OutOfMemory
     """
     options = settings if isinstance(settings, BundleSettings) else BundleSettings()
-    _accept(model.bundle, volume)
-    with runtime.settled():
-        progress("pre", PRE)
-        answer, remarks = _answer(model, volume, options.tiles, progress)
+    answer, remarks = answered(model, volume, options, progress)
     parameters = tuple((name, str(value)) for name, value in sorted(options.model_dump(mode="json").items()))
     return reported.findings(
         answer,
@@ -152,7 +163,48 @@ def run(model: Model, volume: Volume, settings: BaseModel, progress: Progress) -
     )
 
 
-def _accept(bundle: Bundle, volume: Volume) -> None:
+def answered(
+    model: Model, volume: Volume, options: BundleSettings, progress: Progress
+) -> tuple[Answer, tuple[str, ...]]:
+    """What the network says of a volume, on the volume's own grid, and what must be said about the way it was got.
+
+    Raises:  Refused, Untrusted, OutOfMemory
+    """
+    _accept(model.bundle, volume, options)
+    with runtime.settled():
+        progress("pre", PRE)
+        answer, remarks = _answer(model, volume, options, progress)
+        if options.saliency and isinstance(answer, Scored):
+            answer = replace(answer, saliency=classified.seen(model, volume, answer, partial(_share, progress)))
+    return answer, (*remarks, *_lacking(answer, options))
+
+
+def _share(progress: Progress, fraction: float) -> None:
+    """Tells how far what comes after the network is."""
+    progress("post", POST + (1 - POST) * fraction)
+
+
+def _lacking(answer: Answer, options: BundleSettings) -> Iterator[str]:
+    """What was asked for and cannot be said of this answer."""
+    if isinstance(answer, Scored | Boxed):
+        return
+    labelled = answer if isinstance(answer, Labelled) else None
+    if options.certainty and (labelled is None or labelled.sure is None):
+        yield "The probability of each structure is not given: this bundle's chain does not end in classes"
+    if options.mirrored != "no" and (labelled is None or labelled.agreed is None):
+        yield "The agreement of mirrored runs is not given: this bundle's chain does not end in classes"
+
+
+def _accept(bundle: Bundle, volume: Volume, options: BundleSettings) -> None:
+    if options.mirrored != "no" and bundle.task == "detection":
+        raise Refused(
+            f"{bundle.name} gives boxes, whose mean over mirrored images means nothing",
+            remedy='Set mirrored to "no" for it',
+        )
+    if options.saliency and bundle.task != "classification":
+        raise Refused(
+            f"{bundle.name} classifies nothing, so there is nothing to explain", remedy="Set saliency to false for it"
+        )
     if bundle.modalities and volume.acquisition.modality not in bundle.modalities:
         raise Refused(
             f"{bundle.name} was made for {' or '.join(bundle.modalities)}, not for {volume.acquisition.modality}",
@@ -170,7 +222,9 @@ def _accept(bundle: Bundle, volume: Volume) -> None:
         )
 
 
-def _answer(model: Model, volume: Volume, tiles: Placement, progress: Progress) -> tuple[Answer, tuple[str, ...]]:
+def _answer(
+    model: Model, volume: Volume, options: BundleSettings, progress: Progress
+) -> tuple[Answer, tuple[str, ...]]:
     moves = _fast(model.before)
     flat = model.bundle.dimensions == 2 and not isinstance(model.inferer, SliceInferer)
     grid = None
@@ -178,18 +232,19 @@ def _answer(model: Model, volume: Volume, tiles: Placement, progress: Progress) 
         grid = geometry(volume.array.shape[::-1], in_ras(volume.affine), moves[0])
     if moves is not None and grid is not None:
         image, affine = _fast_image(model, volume, grid, moves[1]), grid.affine
-        return _on_grid(model, volume, image, affine, grid, tiles, progress)
+        return _on_grid(model, volume, image, affine, grid, options, progress)
     if flat:
-        return _plane_by_plane(model, volume, tiles, progress)
+        return _plane_by_plane(model, volume, options, progress)
     data = model.chain.prepared(published.of_volume(volume.array, in_ras(volume.affine)))
     seen = model.chain.input(data)
-    answer, remarks = _through(model, seen.as_tensor(), tiles, progress)
     if model.bundle.task == "detection":
+        answer, remarks = _through(model, seen.as_tensor(), options.tiles, progress)
         return boxes.answer(model.after, answer, seen.as_tensor(), seen.affine.numpy()), remarks
+    runs = _runs(model, seen.as_tensor(), options, progress)
     if model.bundle.task == "classification":
-        return _scored(model, data, _first(answer)), remarks
+        return classified.scored(model, data, runs), runs.remarks
     progress("post", POST)
-    return _segmented(model, model.chain.finished(data, _first(answer)), _first(answer)), remarks
+    return delineated.of_chain(model.after, model.chain.finished(data, runs.mean), len(runs.mean)), runs.remarks
 
 
 def _fast(steps: Sequence[Step]) -> tuple[tuple[Step, ...], tuple[Step, ...]] | None:
@@ -253,122 +308,74 @@ def _through(model: Model, image: Tensor, tiles: Placement, progress: Progress) 
     )
 
 
+def _runs(model: Model, image: Tensor, options: BundleSettings, progress: Progress) -> Runs:
+    """The network on an image, and on its mirror images when that was asked for."""
+
+    def once(turned: Tensor, told: Callable[[float], None]) -> tuple[Tensor, tuple[str, ...]]:
+        def part(phase: str, fraction: float) -> None:
+            told((fraction - NETWORK) / (POST - NETWORK))
+
+        answer, remarks = _through(model, turned, options.tiles, part)
+        return _first(answer), remarks
+
+    def told(fraction: float) -> None:
+        progress("network", NETWORK + (POST - NETWORK) * fraction)
+
+    return agreement.repeated(once, image, options.mirrored, told)
+
+
 def _on_grid(
     model: Model,
     volume: Volume,
     image: Tensor,
     affine: NDArray[np.float64],
     grid: Geometry,
-    tiles: Placement,
+    options: BundleSettings,
     progress: Progress,
 ) -> tuple[Answer, tuple[str, ...]]:
     """The answer for an image that was made on the network's grid, brought back to the source's."""
-    answer, remarks = _through(model, image, tiles, progress)
-    progress("post", POST)
     if model.bundle.task == "detection":
+        answer, remarks = _through(model, image, options.tiles, progress)
+        progress("post", POST)
         return boxes.answer(model.after, answer, image, affine), remarks
-    values = _first(answer)
+    runs = _runs(model, image, options, progress)
+    progress("post", POST)
+    values = runs.mean
     if model.bundle.task == "classification" or values.ndim == 1:
-        return _scored(model, {model.chain.key: image}, values), remarks
+        return classified.scored(model, {model.chain.key: image}, runs), runs.remarks
     end = ending.ending(model.after, classes=len(values), moved=bool(_fast(model.before)[0]))  # type: ignore[index]
     if end is None or tuple(values.shape[1:]) != grid.shape:
         data = model.chain.prepared(published.of_volume(volume.array, in_ras(volume.affine)))
-        return _segmented(model, model.chain.finished(data, values), values), remarks
-    return _ended(end, values, grid, progress), remarks
-
-
-def _ended(end: ending.Ending, values: Tensor, grid: Geometry, progress: Progress) -> Answer:
-    """Labels or masks on the source's grid."""
-    activation = {"softmax": lambda v: torch.softmax(v, dim=0), "sigmoid": torch.sigmoid, None: None}[end.activation]
-
-    def told(fraction: float) -> None:
-        progress("post", POST + (1 - POST) * fraction)
-
-    for step in end.coarse:
-        values = _applied(step, values)
-    if end.decision == "threshold":
-        masks = inverse.above(values, grid, end.threshold, activation=activation, told=told)
-        return Masked(masks=_polished(end.fine, masks) > 0.5 if end.fine else masks)
-    if end.decision == "argmax":
-        labels = inverse.most_likely(values, grid, activation=activation, told=told)
-    else:
-        coarse = values[0].round().to(torch.uint8)
-        if end.decision == "nearest":
-            labels = inverse.nearest(coarse, grid)
-        else:
-            apart = torch.nn.functional.one_hot(coarse.long()).movedim(-1, 0).float()
-            labels = inverse.most_likely(apart, grid, told=told)
-    return Labelled(labels=_polished(end.fine, labels[None])[0].astype(np.uint8) if end.fine else labels)
-
-
-def _polished(steps: Sequence[Step], values: NDArray[Any]) -> NDArray[Any]:
-    """Steps on the source's grid, (class, slice, row, column), run on MONAI's order of axes."""
-    given = torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 2, 1)).astype(np.float32))
-    for step in steps:
-        given = _applied(step, given)
-    return given.numpy().transpose(0, 3, 2, 1)
-
-
-def _applied(step: Step, values: Tensor) -> Tensor:
-    """One step on the network's answer."""
-    found = step.lenient()({ending.PRED: values})[ending.PRED]
-    return found.as_tensor() if isinstance(found, MetaTensor) else torch.as_tensor(found)
+        return delineated.of_chain(model.after, model.chain.finished(data, values), len(values)), runs.remarks
+    told = partial(_share, progress)
+    return delineated.on_grid(model.after, end, runs, grid, certainty=options.certainty, told=told), runs.remarks
 
 
 # ---------------------------------------------------------------- the chain as published
 
 
 def _plane_by_plane(
-    model: Model, volume: Volume, tiles: Placement, progress: Progress
+    model: Model, volume: Volume, options: BundleSettings, progress: Progress
 ) -> tuple[Answer, tuple[str, ...]]:
     """A network that sees single images, on each image of the volume."""
     finished: list[Tensor] = []
-    remarks: tuple[str, ...] = ()
+    remarks: dict[str, None] = {}
     values = torch.empty(0)
     for index, plane in enumerate(volume.array):
-        share = index / len(volume.array)
-        progress("network", NETWORK + (POST - NETWORK) * share)
+
+        def part(phase: str, fraction: float, index: int = index) -> None:
+            share = (index + (fraction - NETWORK) / (POST - NETWORK)) / len(volume.array)
+            progress(phase, NETWORK + (POST - NETWORK) * share)
+
         data = model.chain.prepared(published.of_plane(plane, volume.spacing[1:], model.bundle.channels))
-        image = model.chain.input(data).as_tensor()
-        answer, remarks = ladder.through(
-            image, model.network, model.inferer, device=model.device, half=model.half, placement=tiles
-        )
-        values = _first(answer)
-        if values.ndim == 1:
-            return _scored(model, data, values), remarks
+        runs = _runs(model, model.chain.input(data).as_tensor(), options, part)
+        if runs.mean.ndim == 1:
+            return classified.scored(model, data, runs), runs.remarks
+        values = runs.mean
+        remarks |= dict.fromkeys(runs.remarks)
         finished.append(model.chain.finished(data, values.cpu()))
     progress("post", POST)
-    return _segmented(model, torch.stack(finished, dim=-1), values), remarks
-
-
-def _scored(model: Model, data: dict[str, Any], values: Tensor) -> Scored:
-    """A classifier's scores; without an activation in the config, what its argmax would weigh."""
-    scores, final = model.chain.scores(data, values)
-    bare = not any(step.name == "Activations" for step in model.after)
-    scores = torch.softmax(scores, dim=0) if bare and len(scores) > 1 else torch.sigmoid(scores) if bare else scores
-    flat = final.flatten()
-    if flat.numel() == scores.numel():
-        chosen = flat > 0.5 if set(flat.tolist()) <= {0.0, 1.0} else flat == flat.max()
-    else:
-        chosen = torch.zeros(scores.numel(), dtype=torch.bool)
-        chosen[int(flat[0])] = True
-    return Scored(scores=scores.flatten().double().cpu().numpy(), chosen=chosen.cpu().numpy())
-
-
-def _segmented(model: Model, final: Tensor, answer: Tensor) -> Answer:
-    """What a published chain ended with, (class, column, row, slice), as labels or masks."""
-    upright = final.movedim(0, -1).permute(2, 1, 0, 3).cpu().numpy()
-    binary = bool(((upright == 0) | (upright == 1)).all())
-    if upright.shape[3] == 1 and len(answer) > 1:
-        return Labelled(labels=np.rint(upright[..., 0]).astype(np.uint8))
-    if upright.shape[3] == 1:
-        return Masked(masks=upright.transpose(3, 0, 1, 2) > 0.5)
-    if binary and not bool((upright.sum(axis=3) == 1).all()):
-        return Masked(masks=upright.transpose(3, 0, 1, 2) > 0.5)
-    sigmoid = any(ending.argument(step, "sigmoid") is True for step in model.after if step.name == "Activations")
-    if sigmoid and not binary:
-        return Masked(masks=upright.transpose(3, 0, 1, 2) >= 0.5)
-    return Labelled(labels=upright.argmax(axis=3).astype(np.uint8))
+    return delineated.of_chain(model.after, torch.stack(finished, dim=-1), len(values)), tuple(remarks)
 
 
 def _first(answer: Any) -> Tensor:

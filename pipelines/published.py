@@ -63,6 +63,14 @@ class Chain:
             data = self._inverted(data, labels=discrete, nearest=discrete)
         return _plain(data[PRED])
 
+    def back(self, data: dict[str, Any], values: Tensor) -> Tensor:
+        """Values of the network's grid on the image's own, interpolated."""
+        image = self.input(data)
+        given = MetaTensor(values, meta=image.meta, applied_operations=image.applied_operations)
+        if not image.applied_operations:
+            return values
+        return _plain(self._inverted({**data, PRED: given}, labels=False, nearest=False)[PRED])
+
     def _inverted(self, data: dict[str, Any], *, labels: bool, nearest: bool) -> dict[str, Any]:
         """MONAI's Invertd, save that label numbers are never averaged: each label is, and the greatest share wins."""
         values = data[PRED]

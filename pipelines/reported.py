@@ -1,7 +1,7 @@
 """What a bundle's network answered, said as Findings: labels, overlapping masks, scores or boxes."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,12 @@ from dicom_sr.nouns import (
     Measurement,
     MeasurementGroup,
     NotFound,
+    ParametricMap,
     Segment,
     Volume,
 )
 from pipelines import vocabulary
+from pipelines.agreement import FULL
 from pipelines.spec import Refused
 
 CUT_OFF = "Reaches the first or last slice, so it may be cut off"
@@ -29,9 +31,15 @@ MAX_LABEL = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Labelled:
-    """The network's class of each voxel, (slice, row, column)."""
+    """The network's class of each voxel, (slice, row, column).
+
+    `sure` is the probability of that class and `agreed` the share of repeated runs that gave it, both uint8 with 255
+    for 1, where they were asked for.
+    """
 
     labels: LabelMap
+    sure: LabelMap | None = None
+    agreed: LabelMap | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,10 +51,16 @@ class Masked:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scored:
-    """Score of each class of the whole image, and which the config's own rule chooses."""
+    """Score of each class of the whole image, and which the config's own rule chooses.
+
+    `agreed` is the share of repeated runs that decide on a class as their mean does, where runs were repeated.
+    `saliency` is where the likeliest class was seen, (slice, row, column) from 0 to 1, where it was asked for.
+    """
 
     scores: NDArray[np.float64]
     chosen: NDArray[np.bool_]
+    agreed: NDArray[np.float64] | None = None
+    saliency: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -80,27 +94,61 @@ def findings(
             remedy="Only classifiers can report on radiographs",
         )
     match answer:
-        case Labelled(labels=labels):
-            return _labelled(labels, volume, algorithm, names, remarks)
+        case Labelled():
+            return _labelled(answer, volume, algorithm, names, remarks)
         case Masked(masks=masks):
             return _masked(masks, volume, algorithm, names, remarks)
-        case Scored(scores=scores, chosen=chosen):
-            groups = _scored(scores, chosen, names)
+        case Scored():
+            groups = _scored(answer, names)
         case Boxed():
             groups = tuple(_boxed(answer, names, minimum_score))
-    return Findings(algorithm=algorithm, groups=groups, remarks=tuple(remarks))
+    maps = _looked(answer, names) if isinstance(answer, Scored) else ()
+    return Findings(algorithm=algorithm, groups=groups, remarks=tuple(remarks), maps=maps)
+
+
+def _looked(answer: Scored, names: Mapping[int, str]) -> tuple[ParametricMap, ...]:
+    """Where the likeliest class was seen."""
+    if answer.saliency is None:
+        return ()
+    label = f"Saliency of {_name(int(answer.scores.argmax()), names)}"[:MAX_LABEL]
+    quantity, unit = codes.find("saliency"), codes.find("no_units")
+    return (ParametricMap(label=label, quantity=quantity, unit=unit, values=answer.saliency),)
 
 
 def _labelled(
-    labels: LabelMap, volume: Volume, algorithm: Algorithm, names: Mapping[int, str], remarks: Sequence[str]
+    answer: Labelled, volume: Volume, algorithm: Algorithm, names: Mapping[int, str], remarks: Sequence[str]
 ) -> Findings:
+    labels = answer.labels
     present = np.flatnonzero(sum(np.bincount(plane.ravel(), minlength=256) for plane in labels))
     wanted = [int(channel) for channel in present if not _is_nothing(int(channel), names)]
     renumbered = np.zeros(256, np.uint8)
     renumbered[wanted] = np.arange(1, len(wanted) + 1)
     layer = labels if wanted == list(range(1, len(wanted) + 1)) and len(wanted) == len(present[present > 0]) else None
     layer = renumbered[labels] if layer is None else layer
-    return _delineated([layer] if wanted else [], wanted, volume, algorithm, names, remarks)
+    said = _delineated([layer] if wanted else [], wanted, volume, algorithm, names, remarks)
+    return replace(said, groups=tuple(_with_doubt(said.groups, layer, answer))) if wanted else said
+
+
+def _with_doubt(groups: Iterable[MeasurementGroup], labels: LabelMap, answer: Labelled) -> Iterator[MeasurementGroup]:
+    """The groups with the mean of each asked-for figure over the voxels of their segments."""
+    maps = [
+        (name, values)
+        for name, values in (("certainty", answer.sure), ("agreement", answer.agreed))
+        if values is not None
+    ]
+    means = [(name, _means(values, labels)) for name, values in maps]
+    for group in groups:
+        more = tuple(codes.quantity(name).measured(100.0 * mean[group.segment_number or 0]) for name, mean in means)
+        yield replace(group, measurements=(*group.measurements, *more))
+
+
+def _means(values: LabelMap, labels: LabelMap) -> list[float]:
+    """Mean of a figure over the voxels of each label, as a share of 1."""
+    counts, sums = np.zeros(256), np.zeros(256)
+    for plane, here in zip(labels, values, strict=True):
+        counts += np.bincount(plane.ravel(), minlength=256)
+        sums += np.bincount(plane.ravel(), weights=here.ravel(), minlength=256)
+    return [float(mean) for mean in sums / np.maximum(counts, 1) / FULL]
 
 
 def _masked(
@@ -206,23 +254,27 @@ def _not_found(name: str) -> NotFound:
 
 
 def _certainty(score: float) -> Measurement:
-    return Measurement(name=vocabulary.certainty(), unit=codes.find("percent"), value=100.0 * min(max(score, 0.0), 1.0))
+    return codes.quantity("certainty").measured(100.0 * min(max(score, 0.0), 1.0))
 
 
-def _scored(
-    scores: NDArray[np.float64], chosen: NDArray[np.bool_], names: Mapping[int, str]
-) -> tuple[MeasurementGroup, ...]:
+def _scored(answer: Scored, names: Mapping[int, str]) -> tuple[MeasurementGroup, ...]:
     """A group a class: its score, and whether the bundle's own rule chooses it."""
     finding, anywhere = codes.find("finding"), codes.find("anatomical_structure")
+    alike = [None] * len(answer.scores) if answer.agreed is None else list(answer.agreed)
+
+    def measured(score: float, share: float | None) -> tuple[Measurement, ...]:
+        agreement = () if share is None else (codes.quantity("agreement").measured(100.0 * float(share)),)
+        return (_certainty(score), *agreement)
+
     return tuple(
         MeasurementGroup(
             label=_name(channel, names),
             finding=finding,
             site=anywhere,
-            measurements=(_certainty(float(score)),),
+            measurements=measured(float(score), share),
             evaluations=(Evaluation(name=finding, answer=f"{_name(channel, names)}: {'yes' if is_chosen else 'no'}"),),
         )
-        for channel, (score, is_chosen) in enumerate(zip(scores, chosen, strict=True))
+        for channel, (score, is_chosen, share) in enumerate(zip(answer.scores, answer.chosen, alike, strict=True))
     )
 
 

@@ -103,11 +103,3 @@ def _concepts() -> dict[frozenset[str], tuple[Code, Code]]:
 
 def _code(concept: Any) -> Code:
     return Code(value=concept.value, scheme=concept.scheme_designator, meaning=concept.meaning)
-
-
-@cache
-def certainty() -> Code:
-    """How sure an algorithm is of a finding (PS3.16 TID 4105 uses it so), in percent."""
-    from pydicom.sr.codedict import codes as standard
-
-    return _code(standard.DCM.CertaintyOfFinding)

@@ -1,4 +1,4 @@
-"""A network rewritten for a CPU gives what it gave, whatever MONAI network it is, and its tiles may come in any order."""
+"""A network rewritten for a CPU gives what it gave, whatever network of MONAI it is; tiles keep their order."""
 
 import threading
 from typing import Any
