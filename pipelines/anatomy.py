@@ -97,6 +97,20 @@ def grid(orientation: Orientation, spacing: Point) -> Grid:
     return Grid(affine, (int(shape[0]), int(shape[1]), int(shape[2])))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nodule:
+    """An ellipsoid in a lung: its middle and semi-axes (L, P, S) in mm, and its attenuation in HU."""
+
+    centre: Point
+    semi: Point
+    hu: float
+
+    @property
+    def diameter(self) -> float:
+        """Diameter of the ball of the same volume, in mm."""
+        return 2.0 * float(np.cbrt(np.prod(self.semi)))
+
+
 class Canvas:
     """The grid being painted: values, labels and what lies where."""
 
@@ -106,6 +120,8 @@ class Canvas:
         self.labels = np.zeros(grid.shape, dtype=np.uint8)
         self.emphysema = np.zeros(grid.shape, dtype=bool)
         self.mass = np.zeros(grid.shape, dtype=bool)
+        self.nodules = np.zeros(grid.shape, dtype=np.uint8)
+        """Number of the Anatomy's own nodule, from 1."""
 
     def whole(self) -> tuple[Floats, Floats, Floats]:
         return self.grid.coordinates(self.grid.window((-1e4,) * 3, (1e4,) * 3))
@@ -151,8 +167,12 @@ class Anatomy:
     )
     hila: tuple[Point, Point] = ((38, 25, 4), (-34, 24, 12))
 
-    def __init__(self, variant: Variant, seed: int, junction_mm: float) -> None:
+    def __init__(
+        self, variant: Variant, seed: int, junction_mm: float, nodules: Sequence[Nodule] | None = None
+    ) -> None:
         self.variant = variant
+        self.nodules = nodules
+        """Those that are painted; None: four of known size at random places."""
         self.random = np.random.default_rng([seed, 20240517])
         self.junction = junction_mm / 2
         self.mass_centre: Point = (-82, 6, 48)
@@ -201,11 +221,11 @@ class Anatomy:
         for _ in range(10_000):
             point = self.random.uniform((-140, -90, -130), (140, 90, 125))
             x, y, z = (point + offsets).astype(np.float32).T
-            if self.lung(x, y, z, side).all() and self._from_airway(point) > margin + 4:
+            if self.lung(x, y, z, side).all() and self.from_airway(point) > margin + 4:
                 return (float(point[0]), float(point[1]), float(point[2]))
         raise AssertionError("no room in the lung")
 
-    def _from_airway(self, point: NDArray[np.float64]) -> float:
+    def from_airway(self, point: NDArray[np.float64]) -> float:
         """Distance of a point from the wall of the nearest airway."""
         distances = []
         for start, end, radius, wall in self.airways:
@@ -294,21 +314,28 @@ def _disease(canvas: Canvas, anatomy: Anatomy) -> None:
             inside &= canvas.labels[window] == label
             canvas.hu[window][inside] = EMPHYSEMA
             canvas.emphysema[window] |= inside
-    for side, radius, value in (
-        ("right", 4.0, 30.0),
-        ("left", 5.0, -40.0),
-        ("right", 7.5, 45.0),
-        ("left", 3.0, -620.0),
-    ):
-        centre = anatomy.anywhere(side, 12.0)
-        window, inside = canvas.ball(centre, (radius, radius * 0.9, radius))
-        canvas.hu[window][inside & (canvas.labels[window] > 0)] = value
+    for number, nodule in enumerate(_nodules(anatomy) if anatomy.nodules is None else anatomy.nodules, start=1):
+        window, inside = canvas.ball(nodule.centre, nodule.semi)
+        inside &= canvas.labels[window] > 0
+        canvas.hu[window][inside] = nodule.hu
+        canvas.nodules[window][inside] = number
     if anatomy.variant == "mass":
         window, inside = canvas.ball(anatomy.mass_centre, (anatomy.mass_radius,) * 3)
         canvas.mass[window] = inside
         canvas.hu[window][inside] = SOFT
         canvas.labels[window][inside] = 0
     canvas.emphysema &= canvas.hu == np.float32(EMPHYSEMA)
+
+
+def _nodules(anatomy: Anatomy) -> Iterator[Nodule]:
+    """Three solid ones and one of ground glass, each anywhere in its lung."""
+    for side, radius, value in (
+        ("right", 4.0, 30.0),
+        ("left", 5.0, -40.0),
+        ("right", 7.5, 45.0),
+        ("left", 3.0, -620.0),
+    ):
+        yield Nodule(centre=anatomy.anywhere(side, 12.0), semi=(radius, radius * 0.9, radius), hu=value)
 
 
 def _vessels(canvas: Canvas, anatomy: Anatomy) -> None:

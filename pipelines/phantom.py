@@ -108,7 +108,7 @@ def chest(
     anatomy = Anatomy(variant, seed, junction_mm or (2.0 if variant == "touching" else 7.0))
     canvas = Canvas(grid(orientation, spacing))
     paint(canvas, anatomy)
-    array = _scan(canvas.hu, spacing, seed, sharp=variant == "sharp_kernel")
+    array = scanned(canvas.hu, spacing, seed, sharp=variant == "sharp_kernel")
     truth = canvas.labels
     volume = Volume(
         array=array,
@@ -165,7 +165,7 @@ def write(
     return paths
 
 
-def _scan(hu: Floats, spacing: Point, seed: int, *, sharp: bool) -> NDArray[np.int16]:
+def scanned(hu: Floats, spacing: Point, seed: int, *, sharp: bool = False) -> NDArray[np.int16]:
     """What a scanner makes of it: blur, then noise of its kernel, in whole HU from -1024."""
     from scipy import ndimage
 

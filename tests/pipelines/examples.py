@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicom_sr.nouns import Findings, Measurement, Volume
-from pipelines import anatomy, catalog, phantom, phantom_head
+from pipelines import anatomy, catalog, phantom, phantom_head, phantom_nodules
+from pipelines.anatomy import Nodule
 from tests.pipelines.lungs import chest
 from tests.pipelines.radiographs import shadow, volume_of, write
 
@@ -25,7 +26,18 @@ def written(name: str, folder: Path) -> list[Path]:
 
 def made(name: str) -> phantom.Phantom:
     """The phantom that this entry takes."""
+    if name == "ct_lung_nodule_demo":
+        return nodules()
     return head() if name == "ct_head_hyperdense" else chest()
+
+
+@cache
+def nodules() -> phantom.Phantom:
+    """A cube of the right lung with nodules of 16, 10 and 6 mm."""
+    places = ((-92.0, 8.0, 36.0), (-62.0, -16.0, 4.0), (-92.0, -20.0, 0.0))
+    return phantom_nodules.box(
+        [Nodule(centre=at, semi=(r, r, r), hu=40.0) for at, r in zip(places, (8.0, 5.0, 3.0), strict=True)]
+    )
 
 
 @cache
