@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dicom_sr import codes
 from dicom_sr.nouns import Findings, Volume
-from pipelines import confinement, declared, trust, vocabulary, weights
+from pipelines import confinement, declared, engines, trust, vocabulary, weights
 from pipelines.agreement import Mirrored
 from pipelines.spec import OutputMeasurement, OutputSegment, Pipeline, Progress, Spec, silent
 from pipelines.trust import AllowList, Untrusted
@@ -202,14 +202,19 @@ def judge(bundle: Bundle, allowed: AllowList = NOBODY) -> Bundle:
 
 
 def _declarative(bundle: Bundle) -> None:
-    declaration = bundle.declaration()
-    objections = declared.objections(declaration.config)
+    declaration, engine = bundle.declaration(), engines.of(bundle.root)
+    objections = declared.objections(declaration.config, network=engine is None)
     if objections:
         raise Untrusted(
             f"the bundle {bundle.name} is not declarative: {'; '.join(map(str, objections[:5]))}",
             remedy="Ask its author for plain configs; only those run without an administrator's signature",
         )
-    weights.check(weights.find(bundle.root, declaration)[0])
+    if engine is None:
+        weights.check(weights.find(bundle.root, declaration)[0])
+        return
+    if bundle.task == "detection":
+        raise Untrusted(f"{bundle.name} gives boxes, which MONAI's own networks give alone", remedy="Add its weights")
+    engine[0].check(engine[1])
 
 
 def slug(name: str) -> str:

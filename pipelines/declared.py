@@ -171,11 +171,14 @@ def _call(found: allowed.Allowed, arguments: tuple[Any, ...], keywords: dict[str
 # ---------------------------------------------------------------- judged before anything is built
 
 
-def objections(config: Config) -> tuple[Objection, ...]:
-    """Every reason why a config does not run in the declarative profile; none, and it does."""
+def objections(config: Config, *, network: bool = True) -> tuple[Objection, ...]:
+    """Every reason why a config does not run in the declarative profile; none, and it does.
+
+    Without `network`, the network comes from elsewhere and its definition is not built.
+    """
     try:
         everywhere = list(_dangers(config))
-        return (*everywhere, *_reached(config))
+        return (*everywhere, *_reached(config, [node for node in NODES if network or node != "network_def"]))
     except Untrusted as refused:
         return (Objection("config", refused.what, refused.what),)
 
@@ -211,12 +214,12 @@ def _names(text: str) -> Iterator[str]:
                 yield from (f"{module}.{alias.name}" for alias in aliases)
 
 
-def _reached(config: Config) -> Iterator[Objection]:
-    """What the nodes reach and the profile does not know."""
+def _reached(config: Config, nodes: list[str]) -> Iterator[Objection]:
+    """What these nodes reach and the profile does not know."""
     for needed in ("network_def", "inferer"):
-        if at(config, needed) is None:
+        if needed in nodes and at(config, needed) is None:
             yield Objection(needed, "", f"the config has no {needed}")
-    todo = [node for node in NODES if at(config, node) is not None]
+    todo = [node for node in nodes if at(config, node) is not None]
     seen: set[str] = set()
     while todo:
         node = todo.pop()

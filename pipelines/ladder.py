@@ -6,15 +6,24 @@ Source:  MONAI's SlidingWindowInferer, whose arguments are read from the bundle'
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dicom_sr.problem import Problem
 from pipelines.infer import Placement, Tiling, UnfitAnswerError, blended
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 Told = Callable[[float], None]
+
+
+class Network(Protocol):
+    """What computes: a batch of images in, its answer out."""
+
+    def __call__(self, images: "Tensor", /) -> Any: ...
+
+    def to(self, device: str, /) -> Any:
+        """Moves what it keeps in memory to a device."""
 
 
 class OutOfMemory(Problem):
@@ -53,7 +62,7 @@ def rungs(device: str, *, half: bool) -> tuple[Rung, ...]:
 
 def through(
     image: "Tensor",
-    network: "nn.Module",
+    network: Network,
     inferer: Any,
     *,
     device: str,
@@ -67,6 +76,8 @@ def through(
     Raises:  OutOfMemory
     """
     for rung in rungs(device, half=half):
+        if rung.smaller and any(getattr(network, "tile", ())):  # an exported network may know no other size
+            continue
         try:
             answer = _attempt(rung, image, network, inferer, placement, told)
         except (RuntimeError, MemoryError) as error:
@@ -83,7 +94,7 @@ def through(
     )
 
 
-def _attempt(rung: Rung, image: "Tensor", network: "nn.Module", inferer: Any, placement: Placement, told: Told) -> Any:
+def _attempt(rung: Rung, image: "Tensor", network: Network, inferer: Any, placement: Placement, told: Told) -> Any:
     network.to(rung.device)
     image = image.to(rung.device)
     tiling = tiling_of(inferer, tuple(image.shape[1:]), placement)

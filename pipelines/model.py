@@ -25,6 +25,7 @@ from pipelines import (
     classified,
     delineated,
     ending,
+    engines,
     fused,
     ladder,
     published,
@@ -65,7 +66,7 @@ class Model:
     """A bundle's network, inferer and steps, on one device."""
 
     bundle: Bundle
-    network: nn.Module
+    network: ladder.Network
     inferer: Any
     before: tuple[Step, ...]
     after: tuple[Step, ...]
@@ -80,9 +81,10 @@ def load(bundle: Bundle, device: str) -> Model:
     Raises:  Untrusted
     """
     where = runtime.device(device)
-    declaration = bundle.declaration(where)
+    declaration, engine = bundle.declaration(where), engines.of(bundle.root)
     try:
-        network, inferer = declaration.get("network_def"), declaration.get("inferer")
+        network = declaration.get("network_def") if engine is None else engine[0].network(engine[1], where)
+        inferer = declaration.get("inferer")
         before, dropped = _steps(declaration, "preprocessing")
         after, _ = _steps(declaration, "postprocessing")
         if declaration.has("evaluator::_requires_"):
@@ -93,11 +95,8 @@ def load(bundle: Bundle, device: str) -> Model:
             f"the bundle {bundle.name} cannot be built: {type(misfit).__name__}: {str(misfit)[:300]}",
             remedy="Try it with the MONAI version that its metadata names; it may need an optional package",
         ) from misfit
-    path, wrapper, strict = weights.find(bundle.root, declaration)
-    weights.load(network, path, wrapper=wrapper, strict=strict, unpickle=bundle.isolated)
-    network.requires_grad_(False).eval().to(where)
-    if where == "cpu" and bundle.task == "segmentation" and not bundle.isolated:
-        fused.together(fused.fuse(network))
+    if engine is None:
+        _fill(network, bundle, declaration, where)
     half = bool(declaration.config.get("evaluator", {}).get("amp")) and where != "cpu"
     return Model(
         bundle=bundle,
@@ -109,6 +108,15 @@ def load(bundle: Bundle, device: str) -> Model:
         device=where,
         half=half,
     )
+
+
+def _fill(network: nn.Module, bundle: Bundle, declaration: Declaration, device: str) -> None:
+    """Puts the bundle's weights into a network that MONAI built, and makes it ready on the device."""
+    path, wrapper, strict = weights.find(bundle.root, declaration)
+    weights.load(network, path, wrapper=wrapper, strict=strict, unpickle=bundle.isolated)
+    network.requires_grad_(False).eval().to(device)
+    if device == "cpu" and bundle.task == "segmentation" and not bundle.isolated:
+        fused.together(fused.fuse(network))
 
 
 def _steps(declaration: Declaration, place: str) -> tuple[tuple[Step, ...], list[Dropped]]:
@@ -147,7 +155,9 @@ def run(model: Model, volume: Volume, settings: BaseModel, progress: Progress) -
     """
     options = settings if isinstance(settings, BundleSettings) else BundleSettings()
     answer, remarks = answered(model, volume, options, progress)
-    parameters = tuple((name, str(value)) for name, value in sorted(options.model_dump(mode="json").items()))
+    parameters = [(name, str(value)) for name, value in sorted(options.model_dump(mode="json").items())]
+    computed = getattr(model.network, "said", None)
+    parameters += [("network", computed)] if computed else []
     return reported.findings(
         answer,
         volume,
@@ -155,7 +165,7 @@ def run(model: Model, volume: Volume, settings: BaseModel, progress: Progress) -
             name=model.bundle.name,
             version=model.bundle.version,
             weights_digest=model.bundle.digest,
-            parameters=parameters,
+            parameters=tuple(parameters),
         ),
         names=model.bundle.labels,
         remarks=remarks,

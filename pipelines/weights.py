@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.declared import Declaration, walk
+from pipelines.engines import TABLES
 from pipelines.trust import Untrusted, check_checkpoint
 
 if TYPE_CHECKING:
     from torch import nn
 
-TABLES = (".safetensors", ".pt", ".pth")
-PROGRAMS = (".ts", ".onnx")
 WRAPPERS = ("model", "net", "network", "state_dict", "model_state_dict")
 """Under which names a checkpoint may keep the state dict, beside the one that its config gives."""
 
@@ -31,11 +30,6 @@ def find(root: Path, declaration: Declaration) -> tuple[Path, str | None, bool]:
     for path in candidates:
         if path.suffix in TABLES and path.is_file():
             return path, wrapper, strict
-    if any(path.suffix in PROGRAMS for path in (root / "models").glob("*")):
-        raise Untrusted(
-            "the bundle has a compiled program (TorchScript or ONNX) and no table of weights",
-            remedy="Add models/model.safetensors, or have the bundle signed for isolation",
-        )
     raise Untrusted("the bundle has no weights", remedy="Put models/model.safetensors or models/model.pt into it")
 
 

@@ -6,7 +6,7 @@ Rules, sources and destinations are not settings: they are numbered revisions in
 import re
 from datetime import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -196,11 +196,21 @@ class Inference(Section):
     allow_list_key: Path | None = Field(
         None, description="The ed25519 public key to it (base64), in a folder that the node's user may not write to"
     )
+    model_server: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s/@]+(/\S*)?$",
+        description="Model server (KServe v2, by HTTP) for bundles whose network is there; pixels go to it",
+    )
 
     @property
-    def shelf(self) -> dict[str, Path | None]:
-        """Where installed bundles lie and which may run code: the arguments of `catalog.look_in`."""
-        return {"root": self.models_path, "allow_list": self.allow_list, "key": self.allow_list_key}
+    def shelf(self) -> dict[str, Any]:
+        """Where installed bundles lie and what they may use: the arguments of `catalog.look_in`."""
+        return {
+            "root": self.models_path,
+            "allow_list": self.allow_list,
+            "key": self.allow_list_key,
+            "server": self.model_server,
+        }
 
 
 def clock_time(value: str) -> str:

@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.engines.kserve import SERVER
+
 if TYPE_CHECKING:
     from pipelines.spec import Pipeline
     from pipelines.trust import AllowList
@@ -22,16 +24,22 @@ ALLOW_LIST, ALLOW_LIST_KEY = "ISOCENTER_ALLOW_LIST", "ISOCENTER_ALLOW_LIST_KEY"
 """Environment variables with the signed allow-list of bundles that run code of their own, and the public key to it."""
 
 
-def look_in(root: Path | None, *, allow_list: Path | None = None, key: Path | None = None) -> None:
+def look_in(
+    root: Path | None, *, allow_list: Path | None = None, key: Path | None = None, server: str | None = None
+) -> None:
     """Where installed bundles lie, for this process and those that it will spawn; None: there are none.
 
-    `allow_list` is the administrator's list of bundles that may run code of their own, `key` the public key to it.
+    `allow_list` is the administrator's list of bundles that may run code of their own, `key` the public key to it;
+    `server` is the address of the site's model server.
     """
-    for name, path in ((MODELS, root), (ALLOW_LIST, allow_list), (ALLOW_LIST_KEY, key)):
-        if path is None:
+    paths = {MODELS: root, ALLOW_LIST: allow_list, ALLOW_LIST_KEY: key}
+    for name, value in (
+        {name: path and str(path.resolve()) for name, path in paths.items()} | {SERVER: server}
+    ).items():
+        if value is None:
             os.environ.pop(name, None)
         else:
-            os.environ[name] = str(path.resolve())
+            os.environ[name] = value
 
 
 def allowed() -> "AllowList":

@@ -162,6 +162,9 @@ def timed(readers: dict[str, Reader], rounds: int) -> dict[str, list[float]]:
             del result
             if number:  # the first round warms up
                 taken[name].append(seconds)
+        if number:
+            row = ", ".join(f"{name} {1e3 * seconds[-1]:.0f}" for name, seconds in taken.items())
+            print(f"round {number}, ms: {row}", file=sys.stderr, flush=True)
     return taken
 
 
