@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dicom_sr import codes
 from dicom_sr.nouns import Findings, Volume
-from pipelines import confinement, declared, engines, trust, vocabulary, weights
+from pipelines import confinement, declared, engines, ledger, runtime, trust, vocabulary, weights
 from pipelines.agreement import Mirrored
 from pipelines.spec import OutputMeasurement, OutputSegment, Pipeline, Progress, Spec, silent
 from pipelines.trust import AllowList, Untrusted
@@ -267,7 +266,6 @@ def pipeline(bundle: Bundle) -> Pipeline:
     return Pipeline(spec=spec(bundle), runner=run)
 
 
-@lru_cache(maxsize=2)
 def resident(root: Path, name: str, digest: str, device: str) -> "Model":
     """A bundle's network in memory, kept for the next volume; the tree must still be the one that was judged.
 
@@ -275,11 +273,16 @@ def resident(root: Path, name: str, digest: str, device: str) -> "Model":
     """
     from pipelines.model import load
 
-    if trust.digest(root) != digest:
-        raise Untrusted(
-            f"the files of {name} are not those that were installed", remedy="Remove the bundle and add it again"
-        )
-    return load(read(root, digest=digest, name=name), device)
+    def loaded() -> "Model":
+        if trust.digest(root) != digest:
+            raise Untrusted(
+                f"the files of {name} are not those that were installed", remedy="Remove the bundle and add it again"
+            )
+        return load(read(root, digest=digest, name=name), device)
+
+    where = runtime.device(device)
+    least = max((path.stat().st_size for path in (root / "models").glob("*")), default=0)
+    return ledger.LEDGER.take((root, digest, where), where, loaded, least=least)
 
 
 def _needs(bundle: Bundle) -> Iterator[str]:

@@ -1,5 +1,7 @@
 """An image through its network, whatever memory there is: each rung needs less than the one above, the last a CPU.
 
+Before a rung is left, networks that only wait in memory for their next run are let go of.
+
 Source:  MONAI's SlidingWindowInferer, whose arguments are read from the bundle's own inferer
 """
 
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dicom_sr.problem import Problem
 from pipelines.infer import Placement, Tiling, UnfitAnswerError, blended
+from pipelines.ledger import LEDGER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,14 +78,17 @@ def through(
     Shapes:  (channel, x, y[, z]) -> (1, class, x, y[, z]), or whatever else the inferer gives for a batch of one
     Raises:  OutOfMemory
     """
-    for rung in rungs(device, half=half):
-        if rung.smaller and any(getattr(network, "tile", ())):  # an exported network may know no other size
-            continue
+    one_size = any(getattr(network, "tile", ()))  # an exported network may know no other
+    todo = [rung for rung in rungs(device, half=half) if not (rung.smaller and one_size)]
+    while todo:
+        rung = todo[0]
         try:
             answer = _attempt(rung, image, network, inferer, placement, told)
         except (RuntimeError, MemoryError) as error:
             if not _is_lack_of_memory(error):
                 raise
+            if not LEDGER.spare(rung.device, but=network):
+                todo.pop(0)
             _free(device)
             continue
         finally:

@@ -196,6 +196,9 @@ class Inference(Section):
     allow_list_key: Path | None = Field(
         None, description="The ed25519 public key to it (base64), in a folder that the node's user may not write to"
     )
+    models_gb: float | None = Field(
+        None, gt=0, description="Memory for networks kept between jobs; null is half of a GPU's, or a quarter of ours"
+    )
     model_server: str | None = Field(
         None,
         pattern=r"^https?://[^\s/@]+(/\S*)?$",
@@ -210,6 +213,7 @@ class Inference(Section):
             "allow_list": self.allow_list,
             "key": self.allow_list_key,
             "server": self.model_server,
+            "gigabytes": self.models_gb,
         }
 
 

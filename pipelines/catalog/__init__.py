@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.engines.kserve import SERVER
+from pipelines.ledger import ROOM
 
 if TYPE_CHECKING:
     from pipelines.spec import Pipeline
@@ -25,17 +26,22 @@ ALLOW_LIST, ALLOW_LIST_KEY = "ISOCENTER_ALLOW_LIST", "ISOCENTER_ALLOW_LIST_KEY"
 
 
 def look_in(
-    root: Path | None, *, allow_list: Path | None = None, key: Path | None = None, server: str | None = None
+    root: Path | None,
+    *,
+    allow_list: Path | None = None,
+    key: Path | None = None,
+    server: str | None = None,
+    gigabytes: float | None = None,
 ) -> None:
     """Where installed bundles lie, for this process and those that it will spawn; None: there are none.
 
     `allow_list` is the administrator's list of bundles that may run code of their own, `key` the public key to it;
-    `server` is the address of the site's model server.
+    `server` is the address of the site's model server, `gigabytes` what networks that are kept in memory may take.
     """
     paths = {MODELS: root, ALLOW_LIST: allow_list, ALLOW_LIST_KEY: key}
-    for name, value in (
-        {name: path and str(path.resolve()) for name, path in paths.items()} | {SERVER: server}
-    ).items():
+    told = {name: None if path is None else str(path.resolve()) for name, path in paths.items()}
+    told |= {SERVER: server, ROOM: None if gigabytes is None else str(gigabytes)}
+    for name, value in told.items():
         if value is None:
             os.environ.pop(name, None)
         else:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import bundles, catalog, models, trust
+from pipelines import catalog, ledger, models, trust
 from pipelines.spec import UnknownPipeline
 from pipelines.trust import Untrusted
 from tests.bundles import toys
@@ -104,7 +104,7 @@ def test_a_changed_file_is_found_by_verify_and_stops_the_bundle(bundle: Path, si
     weights.write_bytes(weights.read_bytes() + b"\0")
     (verdict,) = models.verify(site, "spleen_ct_toy")
     assert verdict.fault is not None
-    bundles.resident.cache_clear()
+    ledger.LEDGER.spare("cpu")
     pipeline = catalog.find("spleen_ct_toy")
     with pytest.raises(Untrusted, match="not those that were installed"):
         pipeline.runner(toys.volume(), pipeline.spec.settings())

@@ -194,6 +194,7 @@ def test_a_program_is_code_and_waits_for_a_signature(tmp_path: Path) -> None:
         found[0].network(found[1], "cpu")
 
 
+@pytest.mark.long
 def test_a_signed_program_gives_monais_labels_from_its_own_process(tmp_path: Path) -> None:
     fault = confinement.why_not()
     if fault is not None:
