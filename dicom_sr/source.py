@@ -59,6 +59,10 @@ class Policy:
     """Several volumes in one series: refuse, or take the one with the lowest number or first name."""
 
 
+STRICT = Policy()
+"""Nothing odd is let pass."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SourceSeries:
     """The planes of one volume, sorted, and what they have in common.
@@ -91,7 +95,7 @@ class SourceSeries:
         return geometry.shear_deg(self.affine)
 
 
-def read(paths: Iterable[Path], *, policy: Policy = Policy()) -> SourceSeries:
+def read(paths: Iterable[Path], *, policy: Policy = STRICT) -> SourceSeries:
     """The volume's geometry of the Part 10 files of one series, in whatever order they come.
 
     Raises:  a subclass of UnusableSeries, OSError
@@ -232,9 +236,7 @@ def one_frame_of_reference(found: Sequence[Plane], policy: Policy) -> tuple[str,
     odd = next(plane for plane in found if plane.traits.frame_of_reference_uid != most)
     what = f"the slices name {len(counts)} frames of reference; {odd.name} differs from most"
     if policy.frames_of_reference == "refuse":
-        raise MixedFrameOfReference(
-            what, remedy="Send slices of one scan, or accept such series in the pipeline's source policy"
-        )
+        raise MixedFrameOfReference(what, remedy="Send slices of one scan, or set inference.frames_of_reference: warn")
     return most, [what]
 
 
@@ -314,7 +316,7 @@ def one_of(groups: dict[str, list[Plane]], mark: str, policy: Policy) -> tuple[l
     if policy.several_acquisitions == "refuse":
         raise SeveralAcquisitions(
             f"{what}, such as {' and '.join(group[0].name for group in list(groups.values())[:2])}",
-            remedy="Send each as a series of its own, or let the pipeline take the first",
+            remedy="Send each as a series of its own, or set inference.several_acquisitions: first",
         )
     chosen = next(iter(groups))
     return groups[chosen], [f"{what}; only {mark} {chosen or '(none)'} was read"]

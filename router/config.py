@@ -6,7 +6,7 @@ Rules, sources and destinations are not settings: they are numbered revisions in
 import re
 from datetime import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,6 +17,9 @@ from router import document
 from router.domain.disk import GIGABYTE, Marks
 from router.domain.hours import Hours
 from router.errors import WrongSettings
+
+if TYPE_CHECKING:
+    from dicom_sr.source import Policy
 
 
 class Section(BaseModel):
@@ -189,6 +192,12 @@ class Inference(Section):
     at_once: dict[str, Annotated[int, Field(ge=1)]] = Field(
         {}, description="Jobs of a pipeline that may run at once, on all workers together, as in {ct_lung: 1}"
     )
+    frames_of_reference: Literal["refuse", "warn"] = Field(
+        "refuse", description="Slices that disagree on FrameOfReferenceUID: refuse, or warn in the report"
+    )
+    several_acquisitions: Literal["refuse", "first"] = Field(
+        "refuse", description="Several volumes in one series: refuse, or read the first and say so in the report"
+    )
     models_path: Path = Field(Path("models"), description="Folder of installed MONAI bundles; relative to this file")
     allow_list: Path | None = Field(
         None, description="Digests of bundles that may run code of their own, isolated; its signature lies beside it"
@@ -204,6 +213,13 @@ class Inference(Section):
         pattern=r"^https?://[^\s/@]+(/\S*)?$",
         description="Model server (KServe v2, by HTTP) for bundles whose network is there; pixels go to it",
     )
+
+    @property
+    def policy(self) -> "Policy":
+        """Which odd series are read."""
+        from dicom_sr.source import Policy
+
+        return Policy(frames_of_reference=self.frames_of_reference, several_acquisitions=self.several_acquisitions)
 
     @property
     def shelf(self) -> dict[str, Any]:

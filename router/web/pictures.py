@@ -110,7 +110,8 @@ class Pictures:
             made = next((objects for objects in of_sets if objects), [])
         store = self.node.store
         try:
-            series = source.read([store.path(row.path) for row in rows])
+            policy = self.node.settings.inference.policy
+            series = source.read([store.path(row.path) for row in rows], policy=policy)
             volume = pixels.load(series)
             found = readback.together([pydicom.dcmread(store.path(one.path)) for one in made], series) if made else None
         except (OSError, InvalidDicomError) as error:

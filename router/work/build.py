@@ -80,7 +80,7 @@ def build(node: Node, hand: InHand) -> Ending:
     rows = sets.inputs(node, job, of)
     profile = Profile.model_validate_json(job.profile or "{}")
     hand.progress("reading", 0.0)
-    series = source.read(sets.paths(node, rows))
+    series = source.read(sets.paths(node, rows), policy=node.settings.inference.policy)
     found = recalled(node, noted, series)
     hand.progress("building", 0.2)
     order = sets.order(node, of, noted, profile=profile, rows=rows, series_number=series_number, supersedes=supersedes)

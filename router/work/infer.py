@@ -91,6 +91,7 @@ def infer(node: Node, hand: InHand, resident: Resident) -> Ending:
             paths=sets.paths(node, assigned.rows),
             pipeline=assigned.spec.name,
             settings=dict(job.settings or {}),
+            policy=node.settings.inference.policy,
         ),
         hand,
         limit_s=assigned.spec.time_limit_s,
@@ -167,7 +168,11 @@ def recalled(node: Node, assigned: Assignment, hand: InHand, resident: Resident)
     """What the same work has found before; None where that is not to be had, so that the pipeline must run."""
     if assigned.kept is None or not intact(node, assigned.kept):
         return None
-    request = Recall(paths=sets.paths(node, assigned.rows), findings=node.store.path(assigned.kept.path))
+    request = Recall(
+        paths=sets.paths(node, assigned.rows),
+        findings=node.store.path(assigned.kept.path),
+        policy=node.settings.inference.policy,
+    )
     try:
         found = resident.run(request, hand, limit_s=BUILD_LIMIT_S)
     except ToldProblem as problem:

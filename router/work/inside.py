@@ -67,9 +67,9 @@ class Inside:
         pipeline = catalog.find(request.pipeline)
         settings: BaseModel = pipeline.spec.settings.model_validate(request.settings)
         self.progress("reading", 0.0)
-        series = source.read(request.paths)
+        series = source.read(request.paths, policy=request.policy)
         volume = pixels.load(series, threads=self.threads)
-        findings = pipeline.runner(volume, settings, device=self.device, progress=self.progress)
+        findings = remarked(pipeline.runner(volume, settings, device=self.device, progress=self.progress), series)
         self.last = series, findings
         return Found(measurements=tuple(rows(findings)), findings=kept.pack(findings, series))
 
@@ -80,7 +80,7 @@ class Inside:
         """
         self.last = None
         content = request.findings.read_bytes()
-        series = source.read(request.paths)
+        series = source.read(request.paths, policy=request.policy)
         findings = kept.unpack(content, series)
         self.last = series, findings
         return Found(measurements=tuple(rows(findings)), findings=content)
@@ -98,6 +98,12 @@ class Inside:
     def progress(self, phase: str, fraction: float) -> None:
         """Told by the pipeline, passed on to the worker."""
         self.say(Progress(phase=phase, fraction=fraction))
+
+
+def remarked(findings: Findings, series: SourceSeries) -> Findings:
+    """The findings, with what is worth knowing of images that were accepted all the same."""
+    said = tuple(f"Of the images: {warning}" for warning in series.warnings) if series.placed else ()
+    return replace(findings, remarks=(*findings.remarks, *said))
 
 
 def rows(findings: Findings) -> Iterator[MeasurementRow]:

@@ -8,7 +8,7 @@ from typing import Any
 from dicom_sr.kinds import Built, Order, SRClass, Supersedes, Tracking
 from dicom_sr.nouns import Findings
 from dicom_sr.problem import Problem
-from dicom_sr.source import SourceSeries
+from dicom_sr.source import STRICT, Policy, SourceSeries
 from dicom_sr.uids import derived_uid
 from router.domain.delivery import MeasurementRow
 
@@ -48,6 +48,7 @@ class Run:
     paths: tuple[Path, ...]
     pipeline: str
     settings: dict[str, Any]
+    policy: Policy = STRICT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,7 @@ class Recall:
 
     paths: tuple[Path, ...]
     findings: Path
+    policy: Policy = STRICT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
