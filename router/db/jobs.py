@@ -194,10 +194,11 @@ def claim(
     *,
     off_peak: bool = True,
     at_once: Mapping[str, int] = MappingProxyType({}),
+    least_urgent: int | None = None,
 ) -> Job | None:
     """Hand the most urgent due job of a lane to one worker, exactly once; one delivery at a time a destination.
 
-    No job of a held study starts, none of a paused pipeline, nor one of a pipeline of which as many run as `at_once`
+    Only jobs of a priority as urgent as `least_urgent`, where that is given (a low number is urgent). No job of a held study starts, none of a paused pipeline, nor one of a pipeline of which as many run as `at_once`
     allows.
 
     A job with a deadline counts like a stat job that came halfway to it. Unless it is `off_peak`, off-peak inference
@@ -216,6 +217,7 @@ def claim(
         select(job.c.id)
         .where(job.c.lane == lane, job.c.state.in_(before(Event.CLAIM)), job.c.not_before <= at)
         .where(job.c.study_instance_uid.not_in(held))
+        .where(true() if least_urgent is None else job.c.priority <= least_urgent)
         .where(or_(job.c.destination.is_(None), job.c.destination.not_in(busy)))
         .where(or_(job.c.pipeline.is_(None), and_(job.c.pipeline.not_in(stopped), job.c.pipeline.not_in(full))))
         .where(or_(job.c.lane != Lane.INFER, job.c.priority < Priority.OFF_PEAK, true() if off_peak else at >= HALFWAY))

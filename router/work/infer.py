@@ -25,12 +25,13 @@ from router.destinations import Profile
 from router.domain import audit as audited
 from router.domain.delivery import MeasurementRow
 from router.domain.job import Job, Lane, Outcome
+from router.domain.rules import Priority
 from router.node import Node
 from router.work import outbox, sets, supersede
 from router.work.build import intact
 from router.work.loop import Ending, InHand, Loop
 from router.work.messages import Failure, Found, Recall, Run, ToldProblem
-from router.work.resident import INSIDE, Resident
+from router.work.resident import INSIDE, LOOK_S, Resident
 from router.work.sets import KeptSet
 
 log = structlog.get_logger()
@@ -67,16 +68,51 @@ def serve(node: Node, stop: threading.Event, *, inside: Sequence[str] = INSIDE) 
     Raises:  ToldProblem, when the configured device is not there
     """
     settings = node.settings.inference
-    with Resident(device=settings.device, threads=settings.threads, command=inside) as resident:
+    with (
+        Resident(device=settings.device, threads=settings.threads, command=inside) as resident,
+        Resident(device=settings.device, threads=settings.threads, command=inside) as beside,
+    ):
         resident.start()
+        turns = Turns(node, resident, beside)
         Loop(
             node=node,
             lane=Lane.INFER,
-            work=lambda hand: infer(node, hand, resident),
+            work=turns.take,
+            overtaking=1,
             lease_s=settings.lease_s,
             retry_first_s=RETRY_FIRST_S,
             retry_cap_s=RETRY_CAP_S,
         ).serve(stop)
+
+
+class Turns:
+    """Whose turn it is on the device: one job at a time, but a stat job does not wait for one that is none.
+
+    The overtaken job's process stands still and keeps all it has, while the stat job runs in a process of its own, which
+    is started when it is first needed.
+    """
+
+    def __init__(self, node: Node, resident: Resident, beside: Resident) -> None:
+        self.node, self.resident, self.beside = node, resident, beside
+        self.free = threading.Lock()
+        self.priority = 0
+        """Of the job that has the resident process."""
+
+    def take(self, hand: InHand) -> Ending:
+        """Run the job when it may.
+
+        Raises:  Problem, Lost
+        """
+        while not self.free.acquire(timeout=LOOK_S):
+            hand.check()
+            if hand.job.priority <= Priority.STAT < self.priority:
+                with self.resident.standing_still():
+                    return infer(self.node, hand, self.beside)
+        try:
+            self.priority = hand.job.priority
+            return infer(self.node, hand, self.resident)
+        finally:
+            self.free.release()
 
 
 def infer(node: Node, hand: InHand, resident: Resident) -> Ending:

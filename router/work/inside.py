@@ -5,6 +5,7 @@ requests. Whatever nobody foresaw ends the process (what it leaves behind, say a
 next job), and costs one attempt of one job; so does a crash in native code, or the kernel's out-of-memory killer.
 """
 
+import ctypes
 import faulthandler
 import importlib
 import logging
@@ -30,6 +31,9 @@ from dicom_sr.source import SourceSeries
 from pipelines import catalog, runtime
 from router.domain.delivery import MeasurementRow
 from router.work.messages import Build, Failure, Found, Objects, Progress, Ready, Recall, Reply, Request, Run
+
+PR_SET_PDEATHSIG = 1
+"""prctl(2): the signal that comes when whoever started this process is gone."""
 
 UNFORESEEN = 70
 """Exit code after an error that nobody foresaw (EX_SOFTWARE)."""
@@ -141,6 +145,9 @@ def failure(problem: Problem, *, refused: bool = False) -> Failure:
 
 def main(wire: Connection, device: str, threads: int) -> None:
     """Answer requests, one at a time, until the worker hangs up."""
+    ctypes.CDLL(None).prctl(
+        PR_SET_PDEATHSIG, signal.SIGKILL
+    )  # made to stand still, it could not hear of its parent's end
     quiet(wire)
     requests: SimpleQueue[Request] = SimpleQueue()
     threading.Thread(target=listen, args=(wire, requests), daemon=True).start()

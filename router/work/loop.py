@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import random
 from typing import TypeVar
@@ -26,6 +27,7 @@ from router.db.engine import clock, fault, now, reading, writing
 from router.domain.hours import Hours
 from router.domain.job import Job, Lane, Outcome, State
 from router.domain.retry import wait_s
+from router.domain.rules import Priority
 from router.node import Node
 from router.wake import Ear
 from router.work.presence import Presence, forget, gone
@@ -108,7 +110,9 @@ Work = Callable[[InHand], Ending | Pause]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loop:
-    """One lane's worker process: `slots` jobs at once, each a turn of `work`."""
+    """One lane's worker process: `slots` jobs at once, each a turn of `work`; and `overtaking` more, but stat jobs alone,
+    while those are taken.
+    """
 
     node: Node
     lane: Lane
@@ -117,14 +121,15 @@ class Loop:
     retry_first_s: float
     retry_cap_s: float
     slots: int = 1
+    overtaking: int = 0
 
     def serve(self, stop: threading.Event) -> None:
         """Work until `stop` is set, and finish what is in hand then."""
-        free = threading.Semaphore(self.slots)
+        free, beside = threading.Semaphore(self.slots), threading.Semaphore(self.overtaking)
         with (
             Ear(self.node.wake_folder, self.lane) as ear,
             Presence(workers(self.node)) as presence,
-            ThreadPoolExecutor(self.slots, thread_name_prefix=self.lane) as pool,
+            ThreadPoolExecutor(self.slots + self.overtaking, thread_name_prefix=self.lane) as pool,
         ):
             swept = -SAFETY_NET_S
             while not stop.is_set():
@@ -134,33 +139,34 @@ class Loop:
                         swept = time.monotonic()
                     with reading(self.node.engine) as connection:
                         looked = clock(connection)
-                    while not stop.is_set() and (held := self.take(free, presence.name)) is not None:
-                        pool.submit(self.turn, held).add_done_callback(lambda _: self.make_room(free))
+                    for slot, least_urgent in ((free, None), (beside, Priority.STAT)):
+                        while not stop.is_set() and (held := self.take(slot, presence.name, least_urgent)) is not None:
+                            pool.submit(self.turn, held).add_done_callback(partial(self.make_room, slot))
                     wait = self.idle_s(looked)
                 except SQLAlchemyError as error:
                     log.error("queue.unreachable", error=fault(error))
                     wait = UNREACHABLE_S
                 ear.wait(wait)
 
-    def take(self, free: threading.Semaphore, worker: str) -> Job | None:
+    def take(self, free: threading.Semaphore, worker: str, least_urgent: int | None = None) -> Job | None:
         """A job in a free slot; where there is none, or the database cannot say, the slot stays free."""
         if not free.acquire(blocking=False):
             return None
         held = None
         try:
-            held = self.claim(worker)
+            held = self.claim(worker, least_urgent)
         finally:
             if held is None:
                 free.release()
         return held
 
-    def make_room(self, free: threading.Semaphore) -> None:
+    def make_room(self, free: threading.Semaphore, _: object) -> None:
         """A slot is free again, and perhaps a destination."""
         free.release()
         self.node.bell.ring(self.lane)
 
-    def claim(self, worker: str) -> Job | None:
-        """The most urgent due job, now ours."""
+    def claim(self, worker: str, least_urgent: int | None = None) -> Job | None:
+        """The most urgent due job, now ours; where a priority is given, none that is less urgent."""
         with writing(self.node.engine) as connection:
             return jobs.claim(
                 connection,
@@ -169,6 +175,7 @@ class Loop:
                 self.lease_s,
                 off_peak=self.hours.are_open(now()),
                 at_once=self.node.settings.inference.at_once,
+                least_urgent=least_urgent,
             )
 
     def idle_s(self, looked: int) -> float:

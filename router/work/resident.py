@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -79,7 +80,9 @@ class Unwatched:
 
 
 class Resident:
-    """One process that works, and after a death a spare. Use as a context manager; one thread at a time."""
+    """One process that works, and after a death a spare. Use as a context manager; one thread at a time, but for
+    `standing_still`, which is another's.
+    """
 
     def __init__(self, *, device: str, threads: int, command: Sequence[str] = INSIDE) -> None:
         self.command = [*command]
@@ -88,6 +91,8 @@ class Resident:
         self.wire: Connection
         self.spare: Begun | None = None
         self.buried = 0
+        self.stood_s = 0.0
+        self.stopped_at: float | None = None
 
     def __enter__(self) -> "Resident":
         return self
@@ -161,11 +166,14 @@ class Resident:
         return self.reply(limit_s, watch)
 
     def reply(self, limit_s: float, watch: Watch) -> Reply:
-        """The next answer that is not mere progress. A process that gives none in time, or no more, is ended."""
-        deadline = time.monotonic() + limit_s
+        """The next answer that is not mere progress. A process that gives none in time, or no more, is ended.
+
+        While it is made to stand still, its time does not run.
+        """
+        began = self.clock()
         usable = False
         try:
-            while time.monotonic() < deadline:
+            while self.clock() - began < limit_s:
                 watch.check()
                 if not self.wire.poll(LOOK_S):
                     continue
@@ -186,6 +194,26 @@ class Resident:
         raise OutOfTime(
             f"the run was ended after {limit_s:.0f} s", remedy="Give it a faster device, or a pipeline with more time"
         )
+
+    def clock(self) -> float:
+        """Seconds in which the process was not made to stand still."""
+        stopped_at = self.stopped_at
+        return (time.monotonic() if stopped_at is None else stopped_at) - self.stood_s
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """The process, whatever it is doing, does nothing meanwhile, so that another one has the device."""
+        process, self.stopped_at = self.process, time.monotonic()
+        if process is not None:
+            process.send_signal(signal.SIGSTOP)
+            log.info("resident.overtaken", pid=process.pid)
+        try:
+            yield
+        finally:
+            if process is not None:
+                process.send_signal(signal.SIGCONT)
+            self.stood_s += time.monotonic() - self.stopped_at
+            self.stopped_at = None
 
     def died(self) -> ProcessDied:
         """Bury the process and say how it ended."""

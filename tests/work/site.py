@@ -104,6 +104,7 @@ class Site:
         series: str = SERIES,
         identity: str = "",
         study: str = STUDY,
+        priority: int = 50,
         **settings: Any,
     ) -> int:
         """Write a decision that wants the pipeline run on the series, and its job; the job's number."""
@@ -121,7 +122,7 @@ class Site:
                 weights_digest=None,
                 settings=settings,
                 settings_digest=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
-                priority=50,
+                priority=priority,
                 max_attempts=max_attempts,
             )
             decisions.add(
