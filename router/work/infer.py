@@ -88,8 +88,8 @@ def serve(node: Node, stop: threading.Event, *, inside: Sequence[str] = INSIDE) 
 class Turns:
     """Whose turn it is on the device: one job at a time, but a stat job does not wait for one that is none.
 
-    The overtaken job's process stands still and keeps all it has, while the stat job runs in a process of its own, which
-    is started when it is first needed.
+    The overtaken job's process stands still and keeps all it has; the stat job runs in a process of its own, which is
+    started when it is first needed.
     """
 
     def __init__(self, node: Node, resident: Resident, beside: Resident) -> None:
@@ -103,7 +103,9 @@ class Turns:
 
         Raises:  Problem, Lost
         """
-        while not self.free.acquire(timeout=LOOK_S):
+        wait_s = 0.0
+        while not self.free.acquire(timeout=wait_s):
+            wait_s = LOOK_S
             hand.check()
             if hand.job.priority <= Priority.STAT < self.priority:
                 with self.resident.standing_still():

@@ -145,9 +145,7 @@ def failure(problem: Problem, *, refused: bool = False) -> Failure:
 
 def main(wire: Connection, device: str, threads: int) -> None:
     """Answer requests, one at a time, until the worker hangs up."""
-    ctypes.CDLL(None).prctl(
-        PR_SET_PDEATHSIG, signal.SIGKILL
-    )  # made to stand still, it could not hear of its parent's end
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # while it stands still it cannot hear that we hang up
     quiet(wire)
     requests: SimpleQueue[Request] = SimpleQueue()
     threading.Thread(target=listen, args=(wire, requests), daemon=True).start()

@@ -110,9 +110,7 @@ Work = Callable[[InHand], Ending | Pause]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loop:
-    """One lane's worker process: `slots` jobs at once, each a turn of `work`; and `overtaking` more, but stat jobs alone,
-    while those are taken.
-    """
+    """One lane's worker process: `slots` jobs at once, each a turn of `work`; beside them `overtaking` stat jobs."""
 
     node: Node
     lane: Lane
