@@ -198,8 +198,8 @@ def claim(
 ) -> Job | None:
     """Hand the most urgent due job of a lane to one worker, exactly once; one delivery at a time a destination.
 
-    Only jobs of a priority as urgent as `least_urgent`, where that is given (a low number is urgent). No job of a held study starts, none of a paused pipeline, nor one of a pipeline of which as many run as `at_once`
-    allows.
+    No job of a held study starts, none of a paused pipeline, nor one of a pipeline of which as many run as `at_once`
+    allows; none that is less urgent than `least_urgent`, where that is given (a low number is urgent).
 
     A job with a deadline counts like a stat job that came halfway to it. Unless it is `off_peak`, off-peak inference
     waits; from halfway to its deadline on it does not.
