@@ -18,7 +18,7 @@ from math import prod
 from typing import Any
 
 import torch
-from monai.networks.blocks import ResidualUnit
+from monai.networks.blocks import ADN, Convolution, ResidualUnit
 from torch import Tensor, nn
 
 TOGETHER = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -27,6 +27,9 @@ APART = (nn.InstanceNorm2d, nn.InstanceNorm3d, nn.LayerNorm)
 """Modules that bring a batch back into torch's usual layout, so that another one gains nothing."""
 NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.Dropout3d)
 """Modules that do nothing in evaluation."""
+BLOCKS = (Convolution, ADN)
+"""Modules that run their children one after the other and nothing else. A plain Sequential need not: some networks run
+its children one by one and use what comes between."""
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
 TRANSPOSED = (nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -74,7 +77,9 @@ def _slope(module: nn.Module) -> float | None:
 
 def _with_itself(unit: Any) -> nn.Module | None:
     """The one convolution of a residual unit with its input added by its own weights, where there is only that."""
-    if not isinstance(unit.residual, nn.Identity) or not _is_chain(unit.conv) or _hooked(unit):
+    if type(unit.residual) is not nn.Identity or type(unit.conv) is not nn.Sequential:
+        return None
+    if any(_hooked(module) for module in unit.modules()):
         return None
     parts = [leaf for _, _, leaf in _leaves(unit.conv) if not isinstance(leaf, NOTHING)]
     if len(parts) != 1 or type(parts[0]) not in (nn.Conv2d, nn.Conv3d):
@@ -85,7 +90,7 @@ def _with_itself(unit: Any) -> nn.Module | None:
         for k, p, s, d in zip(only.kernel_size, only.padding, only.stride, only.dilation, strict=True)
     )
     alike = only.groups == 1 and only.in_channels == only.out_channels and only.padding_mode == "zeros"
-    if not odd or not alike or _hooked(only):
+    if not odd or not alike:
         return None
     middle = tuple(k // 2 for k in only.kernel_size)
     weight = only.weight.clone()
@@ -127,8 +132,7 @@ def _leaves(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
 
 
 def _is_chain(module: nn.Module) -> bool:
-    """Whether a module does nothing but run its children one after the other."""
-    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and not _hooked(module)
+    return type(module) in BLOCKS and not _hooked(module)
 
 
 def _hooked(module: nn.Module) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from monai.networks.blocks import Convolution
 from torch import nn
 
 from pipelines import fused, infer, runtime
@@ -97,13 +98,12 @@ def test_a_transposed_convolution_is_a_convolution_and_a_reordering(
 
 
 def test_what_is_used_in_two_places_is_left_alone() -> None:
-    convolution = nn.Conv3d(1, 1, 3, padding=1)
-
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.one = nn.Sequential(convolution, nn.BatchNorm3d(1))
-            self.other = nn.Sequential(convolution, nn.BatchNorm3d(1), nn.Sigmoid())
+            self.one = Convolution(3, 1, 1, act=None, norm="batch")
+            self.other = Convolution(3, 1, 1, act="sigmoid", norm="batch")
+            self.other.conv = self.one.conv
 
         def forward(self, values: torch.Tensor) -> torch.Tensor:
             found: torch.Tensor = self.one(values) + self.other(values)
@@ -115,10 +115,26 @@ def test_what_is_used_in_two_places_is_left_alone() -> None:
 
 def test_what_somebody_listens_to_is_left_alone() -> None:
     heard: list[torch.Tensor] = []
-    network = nn.Sequential(nn.Conv3d(1, 2, 3), nn.BatchNorm3d(2), nn.ReLU())
-    network[0].register_forward_hook(lambda module, given, found: heard.append(found.clone()))
+    network = Convolution(3, 1, 2, act="relu", norm="batch")
+    network.conv.register_forward_hook(lambda module, given, found: heard.append(found.clone()))
     same(network, torch.randn(1, 1, 8, 8, 8))
     assert torch.equal(heard[0], heard[1])
+
+
+def test_what_a_network_runs_step_by_step_is_left_alone() -> None:
+    class Stepwise(nn.Module):
+        """As HoVerNet does: a Sequential that is only a list."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.steps = nn.Sequential(nn.Conv3d(1, 1, 3, padding=1), nn.BatchNorm3d(1), nn.ReLU())
+
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            for step in self.steps:
+                values = values + step(values)
+            return values
+
+    same(Stepwise(), torch.randn(1, 1, 8, 8, 8))
 
 
 def test_a_network_in_training_is_not_fused() -> None:
