@@ -137,30 +137,37 @@ class Loop:
                         swept = time.monotonic()
                     with reading(self.node.engine) as connection:
                         looked = clock(connection)
-                    for slot, least_urgent in ((free, None), (beside, Priority.STAT)):
-                        while not stop.is_set() and (held := self.take(slot, presence.name, least_urgent)) is not None:
-                            pool.submit(self.turn, held).add_done_callback(partial(self.make_room, slot))
+                    while not stop.is_set() and (taken := self.take(free, beside, presence.name)) is not None:
+                        held, slot = taken
+                        pool.submit(self.turn, held).add_done_callback(partial(self.make_room, slot))
                     wait = self.idle_s(looked)
                 except SQLAlchemyError as error:
                     log.error("queue.unreachable", error=fault(error))
                     wait = UNREACHABLE_S
                 ear.wait(wait)
 
-    def take(self, free: threading.Semaphore, worker: str, least_urgent: int | None = None) -> Job | None:
-        """A job in a free slot; where there is none, or the database cannot say, the slot stays free."""
-        if not free.acquire(blocking=False):
-            return None
-        held = None
-        try:
-            held = self.claim(worker, least_urgent)
-        finally:
-            if held is None:
-                free.release()
-        return held
+    def take(
+        self, free: threading.Semaphore, beside: threading.Semaphore, worker: str
+    ) -> tuple[Job, threading.Semaphore] | None:
+        """A job and its slot: any in a free one, a stat job beside when none is free.
 
-    def make_room(self, free: threading.Semaphore, _: object) -> None:
+        Where there is no job, or the database cannot say, the slot stays free.
+        """
+        for slot, least_urgent in ((free, None), (beside, Priority.STAT)):
+            if not slot.acquire(blocking=False):
+                continue
+            held = None
+            try:
+                held = self.claim(worker, least_urgent)
+            finally:
+                if held is None:
+                    slot.release()
+            return None if held is None else (held, slot)
+        return None
+
+    def make_room(self, slot: threading.Semaphore, _: object) -> None:
         """A slot is free again, and perhaps a destination."""
-        free.release()
+        slot.release()
         self.node.bell.ring(self.lane)
 
     def claim(self, worker: str, least_urgent: int | None = None) -> Job | None:
