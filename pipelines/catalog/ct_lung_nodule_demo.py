@@ -32,7 +32,7 @@ DIGEST = "cd92debeed4f4f8ff9eda712a0468df91c7654f74da895f66dca11ff579c9a43"
 """SHA-256 of the bundle's tree (`pipelines.trust.digest`); a tree that differs is not run."""
 SMALLEST_ML = 0.05
 """A candidate is no smaller: about a ball of 4.6 mm."""
-SURE_FROM = 0.953
+SURE_FROM = 0.952
 """Least mean probability of a candidate's voxels, chosen by `python -m pipelines.nodule_training choose`."""
 MOST = 100
 TOO_THICK_MM = 3.0
