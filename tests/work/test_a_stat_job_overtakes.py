@@ -48,6 +48,7 @@ def test_a_stat_job_runs_while_a_routine_one_stands_still_and_both_end_well(site
         (pid,) = processes()
         another = site.decide("pacs", rule="another", number=1)
         stat = site.decide("pacs", rule="stat", number=2, priority=Priority.STAT, wait_for=str(second))
+        site.node.bell.ring(Lane.INFER)
         until(lambda: looks(stat), deadline_s=120, what="the stat job at work")
         assert processes()[pid] == psutil.STATUS_STOPPED
         assert [status for one, status in processes().items() if one != pid] != [psutil.STATUS_STOPPED]
@@ -71,7 +72,7 @@ from tests.work import INSIDE
 resident = Resident(device="cpu", threads=1, command=INSIDE)
 resident.start()
 with resident.standing_still():
-    print(resident.process.pid, flush=True)
+    print("pid", resident.process.pid, flush=True)
     time.sleep(600)
 """
 
@@ -80,7 +81,7 @@ with resident.standing_still():
 def test_a_process_that_stands_still_ends_with_its_worker() -> None:
     with subprocess.Popen([sys.executable, "-c", ENDS], stdout=subprocess.PIPE, cwd=REPOSITORY) as worker:
         assert worker.stdout is not None
-        pid = int(worker.stdout.readline())
+        pid = next(int(line.split()[1]) for line in worker.stdout if line.startswith(b"pid "))
         until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED, what="a process that stands still")
         os.kill(worker.pid, signal.SIGKILL)
     until(lambda: not psutil.pid_exists(pid), what="its end")
