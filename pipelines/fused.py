@@ -85,6 +85,8 @@ def _with_itself(unit: Any) -> nn.Module | None:
     if len(parts) != 1 or type(parts[0]) not in (nn.Conv2d, nn.Conv3d):
         return None
     only: Any = parts[0]
+    if isinstance(only.padding, str):
+        return None
     odd = all(
         k == 2 * p + 1 and s == 1 and d == 1
         for k, p, s, d in zip(only.kernel_size, only.padding, only.stride, only.dilation, strict=True)
@@ -102,7 +104,7 @@ def _with_itself(unit: Any) -> nn.Module | None:
 
 def together(network: nn.Module) -> bool:
     """Lays a network's weights out so that the channels of a place lie together, if that makes it faster on a CPU."""
-    modules = list(network.modules())
+    modules: list[Any] = list(network.modules())
     if any(isinstance(module, APART) for module in modules):
         return False
     for module in modules:

@@ -31,8 +31,9 @@ def network(path: Path, device: str) -> Any:
 
     if not confinement.is_confined():
         check(path)
+    load: Any = torch.jit.load
     try:
-        loaded = torch.jit.load(str(path), map_location=device)
+        loaded = load(str(path), map_location=device)
     except (RuntimeError, ValueError) as broken:
         what = f"{path.name} is no TorchScript program: {str(broken).splitlines()[0][:200]}"
         raise Untrusted(what, remedy="Save it again with torch.jit.save") from None

@@ -203,7 +203,8 @@ class Resident:
     @contextmanager
     def standing_still(self) -> Iterator[None]:
         """The process, whatever it is doing, does nothing meanwhile, so that another one has the device."""
-        process, self.stopped_at = self.process, time.monotonic()
+        process = self.process
+        began = self.stopped_at = time.monotonic()
         if process is not None:
             process.send_signal(signal.SIGSTOP)
             log.info("resident.overtaken", pid=process.pid)
@@ -212,7 +213,7 @@ class Resident:
         finally:
             if process is not None:
                 process.send_signal(signal.SIGCONT)
-            self.stood_s += time.monotonic() - self.stopped_at
+            self.stood_s += time.monotonic() - began
             self.stopped_at = None
 
     def died(self) -> ProcessDied:
