@@ -114,7 +114,9 @@ def run(
 ) -> None:
     """Run one pipeline on a folder and write SEG, SR and an overlay picture; exits 1 when it refuses."""
     from dicom_sr import pixels, show
+    from dicom_sr.source import STRICT
     from pipelines import catalog
+    from router.config import load
     from router.work.inside import Inside
     from router.work.messages import Run
 
@@ -122,10 +124,11 @@ def run(
     spec = catalog.find(pipeline).spec
     settings = settings_of([*(setting or []), *(["allow_thick=true"] if allow_thick else [])], spec.settings)
     files = only(series_below(path), series, path)
+    policy = load(config).inference.policy if config.exists() else STRICT
     with Meter(pipeline) as meter:
         meter.enter("start")
         inside = Inside(device, 0, meter.told)
-        found = inside.run(Run(paths=files, pipeline=pipeline, settings=settings))
+        found = inside.run(Run(paths=files, pipeline=pipeline, settings=settings, policy=policy))
         meter.enter("objects")
         objects = inside.build(order_of(spec, settings, files, ZoneInfo(timezone))).built
     assert inside.last is not None
