@@ -99,7 +99,7 @@ def _with_itself(unit: Any) -> nn.Module | None:
     for channel in range(only.out_channels):
         weight[(channel, channel, *middle)] += 1
     only.weight = nn.Parameter(weight, requires_grad=False)
-    return only
+    return parts[0]
 
 
 def together(network: nn.Module) -> bool:

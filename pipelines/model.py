@@ -82,6 +82,7 @@ def load(bundle: Bundle, device: str) -> Model:
     """
     where = runtime.device(device)
     declaration, engine = bundle.declaration(where), engines.of(bundle.root)
+    network: Any
     try:
         network = declaration.get("network_def") if engine is None else engine[0].network(engine[1], where)
         inferer = declaration.get("inferer")

@@ -196,20 +196,20 @@ def _measured(
         ),
     )
     groups = [whole]
-    for rank, number in enumerate(order, start=1):
+    for rank, candidate in enumerate(order, start=1):
         measured: list[Measurement] = [
-            quantity("volume").measured(float(sizes[number]) * volume.voxel_ml),
-            quantity("mean_attenuation").measured(float(density[number])),
+            quantity("volume").measured(float(sizes[candidate]) * volume.voxel_ml),
+            quantity("mean_attenuation").measured(float(density[candidate])),
         ]
         for name, values in (("certainty", certain), ("agreement", alike)):
             if values is not None:
-                measured.append(quantity(name).measured(100.0 * float(values[number]) / 255))
+                measured.append(quantity(name).measured(100.0 * float(values[candidate]) / 255))
         groups.append(
             MeasurementGroup(
                 label=f"Nodule candidate {rank}",
                 finding=CANDIDATES.type,
                 site=codes.find("lung"),
-                box=_around(volume, places[numbers == number]),
+                box=_around(volume, places[numbers == candidate]),
                 measurements=tuple(measured),
             )
         )

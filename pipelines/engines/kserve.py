@@ -47,8 +47,8 @@ def _named(path: Path) -> tuple[str, str]:
         said = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= LARGEST else None
     except (OSError, ValueError, RecursionError):
         said = None
-    fits = isinstance(said, dict) and set(said) == {"model", "version"}
-    if not fits or not all(isinstance(word, str) and NAME.fullmatch(word) for word in said.values()):
+    named = isinstance(said, dict) and set(said) == {"model", "version"}
+    if said is None or not named or not all(isinstance(one, str) and NAME.fullmatch(one) for one in said.values()):
         raise Untrusted(
             f"{path.name} does not name a model and its version",
             remedy='Write {"model": "NAME", "version": "1"}; the server is inference.model_server of the node',

@@ -50,6 +50,8 @@ class Served(Protocol):
 
     door: Door
     requestor: Any
+    dimse: Any
+    _dul_ready: threading.Event
     _accepted_cx: dict[int, PresentationContext]
 
     @property
