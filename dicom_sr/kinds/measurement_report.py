@@ -12,7 +12,7 @@ on: the evidence names every image. UIDs of an order used here: "measurement_rep
 Source:  PS3.3 A.35.2, A.35.3, A.35.13, C.17; PS3.16 TID 1500, 1410, 1411, 1419, 1501, 300, 320, 1204, 1001, 1600, 4019
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
@@ -242,8 +242,7 @@ class Writer:
             *(self._made_from() if volumetric else ()),
             *(self._number(measurement, at_numbers) for measurement in group.measurements),
             *(self._evaluation(evaluation) for evaluation in group.evaluations),
-            *([self._text("CONTAINS", "comment", name)] if order.tracking == "cornerstone" and line else ()),
-            *self._words(group.measurements),
+            *self._words(group.measurements, name if order.tracking == "cornerstone" and line else None),
         ]
         return self._container(codes.find("measurement_group"), kind, content, "CONTINUOUS", "CONTAINS")
 
@@ -329,13 +328,19 @@ class Writer:
             return self._answer("CONTAINS", evaluation.name, evaluation.answer)
         return self._item("CONTAINS", "TEXT", evaluation.name) | elements(self.script, TextValue=evaluation.answer)
 
-    def _words(self, measurements: Iterable[Measurement]) -> Iterator[Elements]:
-        """Why numbers of this group are withheld, and what is to be said of those that are given."""
-        for measurement in measurements:
-            if measurement.withheld is not None:
-                yield self._text("CONTAINS", "withheld_reason", f"{title(measurement)}: {measurement.withheld}")
-            if measurement.remark is not None:
-                yield self._text("CONTAINS", "comment", f"{title(measurement)}: {measurement.remark}")
+    def _words(self, measurements: Sequence[Measurement], name: str | None) -> Iterator[Elements]:
+        """Why numbers of this group are withheld, and what is to be said of those that are given.
+
+        With the group's name all of it is one comment: OHIF shows five lines, texts before numbers.
+        """
+        said = [("withheld_reason", one, one.withheld) for one in measurements if one.withheld is not None]
+        said += [("comment", one, one.remark) for one in measurements if one.remark is not None]
+        if name is None:
+            yield from (self._text("CONTAINS", kind, f"{title(one)}: {words}") for kind, one, words in said)
+        else:
+            yield self._text(
+                "CONTAINS", "comment", "; ".join([name, *(f"{title(m)}: {words}" for _, m, words in said)])
+            )
 
     def _container(
         self,

@@ -254,13 +254,15 @@ class Reader:
         return str(self.driver.find_element(By.TAG_NAME, "body").text)
 
     def drawn(self) -> np.ndarray:
-        """Which pixels of the viewports the annotation layer changes, shape (height, width)."""
+        """Which pixels of the viewports the annotation layer changes, shape (height, width); a question covers none."""
+        self.js("window.__h.question(false)")
         hide = "[data-sonner-toaster],[data-sonner-toast]{display:none!important}"
         self._style(hide)
         over = self.grid()
         self._style(hide + "svg.svg-layer{visibility:hidden!important}")
         bare = self.grid()
         self._style(hide)
+        self.js("window.__h.question(true)")
         return np.abs(over - bare).max(axis=2) > 6
 
     def _style(self, words: str) -> None:

@@ -48,6 +48,11 @@ window.__h = {
     placed: m.loaded,
     labels: m.labels.map((l) => [l.label, l.value]),
   })),
+  question: (shown) => {
+    let node = [...document.querySelectorAll('button')].find((b) => b.textContent.trim() === 'Yes');
+    while (node && !node.textContent.includes('Do you want')) node = node.parentElement;
+    if (node) node.style.visibility = shown ? '' : 'hidden';
+  },
   inGrid: (points) => {
     const v = window.__h.vp(), r = v.getCanvas().getBoundingClientRect();
     const g = document.querySelector('[data-cy="viewport-grid"]').getBoundingClientRect();
