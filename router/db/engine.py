@@ -3,9 +3,12 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import errorcode
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, func, make_url, select
+
+from dicom_sr.problem import Problem
 
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql, sqlite
@@ -83,10 +86,14 @@ def reading(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def fault(error: Exception) -> str:
-    """What the database says is wrong, in its own code as SQLITE_FULL or 53100: its text may name a patient.
+def fault(error: BaseException) -> str:
+    """What is wrong, for a log: of the database or the system its own code, as SQLITE_FULL, 53100 or ENOSPC.
 
-    Of any other error its kind.
+    A problem of ours says what it is; of any other error its kind: its text may name a patient.
     """
+    if isinstance(error, Problem):
+        return error.what
+    if isinstance(error, OSError) and error.errno in errorcode:
+        return errorcode[error.errno]
     said = getattr(error, "orig", None)
     return str(getattr(said, "sqlite_errorname", None) or getattr(said, "sqlstate", None) or type(error).__name__)

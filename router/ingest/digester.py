@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from router import telemetry
 from router.config import Log
 from router.db import instances
-from router.db.engine import connect, reading, writing
+from router.db.engine import connect, fault, reading, writing
 from router.db.versions import Digests, InstanceRow
 from router.ingest.digest import digests
 from router.store import Store
@@ -75,7 +75,7 @@ class Digester:
                     instances.set_digests(connection, done)
                     instances.mark_lost(connection, lost)
         except (OSError, SQLAlchemyError) as error:
-            log.error("digester.cannot_go_on", why=str(error))
+            log.error("digester.cannot_go_on", why=fault(error))
             return False
         return bool(done or lost)
 

@@ -98,7 +98,7 @@ class Door:
                 self.visits[event.assoc] = visit = Visit(id=uuid.uuid4().hex, source=admitted)
                 self._enter(visit, caller)
         except (SQLAlchemyError, ValidationError, UnreadablePasscode) as error:
-            log.error("association.not_decided", why=str(error))
+            log.error("association.not_decided", why=fault(error))
             self.ended(event.assoc)
             admitted = Refusal(rejection=Rejection.TEMPORARY_CONGESTION, reason="it could not be decided: see the log")
         if isinstance(admitted, Refusal):
@@ -214,7 +214,7 @@ class Door:
                     )
             except SQLAlchemyError as error:
                 self.ends.appendleft(end)
-                log.error("association.not_recorded", association=visit.id, why=str(error))
+                log.error("association.not_recorded", association=visit.id, why=fault(error))
                 return
             self.notice.ended()
 

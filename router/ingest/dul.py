@@ -22,6 +22,7 @@ from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 
+from router.db.engine import fault
 from router.ingest import pdu
 from router.ingest.door import Door
 from router.ingest.pdu import StoreRequest
@@ -129,7 +130,7 @@ class EventDUL(DULServiceProvider):  # type: ignore[misc]
                 if not self._act():
                     self._wait(connection)
         except InvalidEventError as error:
-            log.warning("association.broken", why=str(error))
+            log.warning("association.broken", why=fault(error), state=self.state_machine.current_state)
         except Exception:  # noqa: BLE001 - the listener's handler: one association must not take others with it
             log.error("association.failed", association=self.assoc.visit_id, trace=traceback.format_exc())  # no values
         finally:

@@ -19,7 +19,7 @@ from dicom_sr.header import is_ours
 from dicom_sr.problem import Problem
 from router.config import Settings
 from router.db import instances
-from router.db.engine import now, reading, writing
+from router.db.engine import fault, now, reading, writing
 from router.db.versions import Arrival
 from router.domain.disk import Mark
 from router.ingest import again, headers, part10
@@ -216,13 +216,13 @@ class _Resources:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(error, DataError):
-            log.error("instance.not_stored", why=type(error.orig).__name__)
+            log.error("instance.not_stored", why=fault(error))
             raise Refused(
                 StoreStatus.CANNOT_UNDERSTAND, "a value that the index cannot hold", remedy="Ask the sender's vendor"
             ) from error
         if isinstance(error, OSError | SQLAlchemyError):
             said = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else ""
-            log.error("instance.not_stored", why=str(error))
+            log.error("instance.not_stored", why=fault(error))
             raise Refused(
                 StoreStatus.OUT_OF_RESOURCES,
                 said or "the index cannot be written",

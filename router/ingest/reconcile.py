@@ -16,7 +16,7 @@ from pydicom.errors import InvalidDicomError
 from sqlalchemy.exc import DataError
 
 from router.db import instances
-from router.db.engine import reading, writing
+from router.db.engine import fault, reading, writing
 from router.ingest import headers, part10
 from router.ingest.quiet import MALFORMED, quietly
 from router.ingest.receive import Command, Receiver, Refused, arrived, check
@@ -75,7 +75,7 @@ def _adopt(receiver: Receiver, relative: str) -> bool:
         command, header, size = _read(receiver.store.path(relative))
         check(header, command, size)
     except (InvalidDicomError, NotParseable, Refused, *MALFORMED) as error:
-        return _set_aside(receiver, relative, str(error))
+        return _set_aside(receiver, relative, fault(error))
     try:
         receiver.index(arrived(header, command, path=relative, size=size))
     except DataError:  # any other error is the database's or the disk's: then nothing is known of this file

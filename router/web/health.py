@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from router.db import tables
-from router.db.engine import reading
+from router.db.engine import fault, reading
 from router.node import Node
 from router.web.metrics import Pane
 
@@ -26,7 +26,7 @@ def routes(node: Node) -> APIRouter:
             with reading(node.engine) as connection:
                 connection.execute(select(tables.node.c.node_id)).scalar_one()
         except OperationalError as error:
-            log.error("health.database", error=str(error.orig))
+            log.error("health.database", error=fault(error))
             return JSONResponse({"status": "failing", "database": "out of reach"}, status_code=503)
         return JSONResponse({"status": "ok", "database": "ok", "store_free_bytes": node.store.free_bytes()})
 

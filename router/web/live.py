@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from router.db import overview
-from router.db.engine import reading
+from router.db.engine import fault, reading
 from router.db.overview import Glance
 
 log = structlog.get_logger()
@@ -54,7 +54,7 @@ class Live:
                             await self._tell()
                         await asyncio.sleep(EVERY_S)
             except OperationalError as error:
-                log.error("live.database", error=str(error.orig))
+                log.error("live.database", error=fault(error))
                 await asyncio.sleep(1)
 
     async def _tell(self) -> None:

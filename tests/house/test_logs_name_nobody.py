@@ -1,10 +1,18 @@
 """What nobody foresaw is logged by kind and place: its text may name a patient."""
 
+import ast
+import errno
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
+from sqlalchemy.exc import SQLAlchemyError
+
+from dicom_sr.problem import Problem
+from router.db.engine import connect, fault, writing
+from tests.conftest import REPOSITORY
 
 SCRIPT = """
 import logging, threading, structlog
@@ -42,3 +50,34 @@ def test_errors_of_ours_of_libraries_and_of_threads_are_told_without_their_text(
     if format == "json":
         first = json.loads(done.stderr.splitlines()[0])
         assert [one["kind"] for one in first["exception"]] == ["KeyError", "ValueError"]
+
+
+def quoted(tree: ast.AST) -> Iterator[int]:
+    """Lines of log calls that quote the text of an error; `problem` is the name of those that are ours."""
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) == "log":
+            for value in [*call.args[1:], *(keyword.value for keyword in call.keywords)]:
+                said = ast.unparse(value)
+                if "str(error)" in said or "{error" in said or "error.orig" in said or "error.args" in said:
+                    yield value.lineno
+
+
+def test_no_log_call_quotes_an_error_that_is_not_ours() -> None:
+    found = [
+        f"{path.relative_to(REPOSITORY)}:{line}"
+        for path in sorted((REPOSITORY / "router").rglob("*.py"))
+        for line in quoted(ast.parse(path.read_text()))
+    ]
+    assert not found, "give it as fault(error)"
+
+
+def test_a_fault_is_a_code_and_never_a_value() -> None:
+    engine = connect("sqlite://")
+    with pytest.raises(SQLAlchemyError) as failed, writing(engine) as connection:
+        connection.exec_driver_sql("CREATE TABLE t (name TEXT CHECK (name <> 'SECRET^PATIENT'))")
+        connection.exec_driver_sql("INSERT INTO t VALUES ('SECRET^PATIENT')")
+    engine.dispose()
+    assert fault(failed.value) == "SQLITE_CONSTRAINT_CHECK"
+    assert fault(OSError(errno.ENOSPC, "no room", "SECRET^PATIENT.dcm")) == "ENOSPC"
+    assert fault(ValueError("SECRET^PATIENT")) == "ValueError"
+    assert fault(Problem("the store is full", remedy="Free space")) == "the store is full"
