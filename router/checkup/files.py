@@ -1,14 +1,17 @@
 """`isocenter check`: files, settings and what the database holds, without a connection to anybody."""
 
+import ipaddress
 import os
 import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
+from pydantic import ValidationError
 from sqlalchemy import Connection, create_engine, inspect, make_url, text
 from sqlalchemy.exc import DatabaseError
 
@@ -21,6 +24,7 @@ from router.config import Settings
 from router.db import migrate, revisions
 from router.db.place import NETWORK
 from router.db.revisions import Kind
+from router.destinations import Destination, orthanc
 from router.domain.disk import GIGABYTE, Mark
 from router.errors import WrongRulebook
 from router.store import file_system
@@ -227,6 +231,47 @@ def books(connection: Connection) -> Iterator[Diagnosis]:
             yield good(about, f"revision {revision.number}, {len(revision.body)} entries")
             if kind is Kind.SOURCES:
                 yield from passcodes(rulebook.sources(revision.body))
+    with suppress(Problem, ValidationError):  # which were named above
+        sources = rulebook.sources(revisions.current(connection, Kind.SOURCES).body)
+        for one in rulebook.destinations(revisions.current(connection, Kind.DESTINATIONS).body):
+            yield from followed(one, sources, literal(one))
+
+
+def literal(one: Destination) -> str | None:
+    """The IP address of an Orthanc whose url has one and no name."""
+    host = (one.url.host or "").strip("[]") if isinstance(one, orthanc.Settings) else ""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return None
+
+
+def followed(one: Destination, sources: Sequence[rulebook.Source], address: str | None) -> Iterator[Diagnosis]:
+    """Why nothing can be fetched from an Orthanc that is to be followed: the source that it comes from may not store.
+
+    `address` is where it comes from; None where that is not known.
+    """
+    if not isinstance(one, orthanc.Settings) or one.pull_as is None:
+        return
+    about, title = f"destination {one.name}", one.pull_as
+    here = [source for source in sources if source.ae_title == title]
+    if not here:
+        what = f"pull_as {title} is not among the sources: nothing is fetched"
+        yield fault(about, what, f"`isocenter sources accept {title} --address IP`, with the address of {one.url.host}")
+        return
+    if address is not None:
+        here = [source for source in here if source.calls_from(address)]
+        if not here:
+            what = f"source {title} does not come from {address}: nothing is fetched"
+            yield fault(about, what, f"`isocenter sources accept {title} --address {address}`")
+            return
+    here = [source for source in here if source.is_named(()) and source.username is None]
+    if not here:
+        what = f"source {title} must show a certificate or a user, which a fetch has not: nothing is fetched"
+        yield fault(about, what, "Name a source of its own in pull_as, without them")
+    elif "store" not in here[0].services:
+        what = f"source {title} may not store: nothing is fetched"
+        yield fault(about, what, f"Give it the service store: `isocenter sources export`, and import ({title})")
 
 
 def passcodes(sources: Sequence[rulebook.Source]) -> Iterator[Diagnosis]:

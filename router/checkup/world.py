@@ -29,7 +29,7 @@ from router.config import Settings
 from router.db import callers, revisions
 from router.db.engine import clock, connect, now, reading, writing
 from router.db.revisions import Kind
-from router.destinations import Context, Destination, Rejected, Unreachable, dicom
+from router.destinations import Context, Destination, Rejected, Unreachable, dicom, orthanc
 from router.destinations._node import associated, encrypted
 from router.destinations._profile import FIELDS, READY, Profile
 from router.starter import SENDER
@@ -74,6 +74,8 @@ def look(settings: Settings, *, kind_of: Callable[[Path], str] = file_system) ->
         yield secure_door(settings)
     for one in entries:
         yield from destination(settings, one, {source.ae_title for source in sources})
+        if isinstance(one, orthanc.Settings) and one.pull_as and files.literal(one) is None:
+            yield from files.followed(one, sources, address_of(one.url.host or ""))
     with reading(engine) as connection:
         yield from turned_away(connection)
     engine.dispose()
@@ -161,6 +163,14 @@ def reached(host: str, port: int, timeout_s: float) -> socket.socket | str:
         if error.errno == errno.ECONNREFUSED:
             return f"nobody listens on {host}:{port}"
         return f"{host}:{port} cannot be reached: {os.strerror(error.errno or 0)}"
+
+
+def address_of(host: str) -> str | None:
+    """The IP address that a name has; None where it has none, which is a diagnosis of its own."""
+    try:
+        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+    except OSError:
+        return None
 
 
 def door(settings: Settings, known: set[str]) -> Diagnosis:

@@ -57,6 +57,11 @@ def end_one(connection: Connection, alert_id: int) -> None:
         raise NoSuchAlert(f"no alert {alert_id} stands", remedy="See `isocenter alerts list`")
 
 
+def standing(connection: Connection, kind: str) -> list[str]:
+    """Subjects of which an alert of this kind stands."""
+    return list(connection.scalars(select(alert.c.subject).where(alert.c.kind == kind, alert.c.ended_at.is_(None))))
+
+
 def list_(connection: Connection, *, ended: bool = False, limit: int = 100) -> list[Alert]:
     """Alerts that stand, or with `ended` also those that are over, the newest first."""
     statement = select(alert).order_by(alert.c.raised_at.desc(), alert.c.id.desc()).limit(limit)

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, select
 
 from router.db.engine import insert_into, now
 from router.db.tables import feed, feed_file
@@ -32,5 +32,14 @@ def fetched(connection: Connection, destination: str, files: Collection[str]) ->
 def note(connection: Connection, destination: str, files: Collection[str]) -> None:
     """These files were fetched."""
     if files:
-        rows = [{"destination": destination, "file": file} for file in sorted(files)]
+        at = now()
+        rows = [{"destination": destination, "file": file, "noted_at": at} for file in sorted(files)]
         connection.execute(insert_into(connection, feed_file).values(rows).on_conflict_do_nothing())
+
+
+def forget(connection: Connection, before: int) -> int:
+    """What was fetched before this time is not known any more; how many files.
+
+    Where such a study becomes stable there once more it is fetched once more, and each instance is known as a repeat.
+    """
+    return int(connection.execute(delete(feed_file).where(feed_file.c.noted_at < before)).rowcount)

@@ -485,8 +485,10 @@ feed_file = Table(
     metadata,
     Column("destination", Text, primary_key=True),
     Column("file", Text, primary_key=True, comment="as the archive names this file; one that comes again has another"),
+    Column("noted_at", BigInteger, nullable=False),
 )
-"""What was fetched already: a study that becomes stable again is not fetched again."""
+"""What was fetched already: a study that becomes stable again is not fetched again, for as long as we keep facts."""
+Index("ix_feed_file_noted_at", feed_file.c.noted_at)
 
 refusal = Table(
     "refusal",

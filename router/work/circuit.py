@@ -10,7 +10,7 @@ import time
 import structlog
 
 from router import destinations
-from router.db import circuits
+from router.db import alerts, circuits
 from router.db.engine import reading, writing
 from router.destinations import Context, Rejected, Unreachable
 from router.domain.job import Lane
@@ -22,12 +22,12 @@ log = structlog.get_logger()
 PATIENCE_S = 10.0
 """The longest wait for one echo."""
 
-ALERT_AFTER_S = 900.0
-"""A destination that has not answered for so long is an alert."""
+DOWN = "destination.down"
+"""The alert that stands while deliveries wait for a destination that has been silent for long."""
 
 
 class Circuits:
-    """What this process knows beyond the rows: since when each destination has been silent, and who was told."""
+    """What this process knows beyond the rows: since when each destination has been silent, and which are alerts."""
 
     def __init__(self) -> None:
         self.since: dict[str, float] = {}
@@ -38,31 +38,41 @@ class Circuits:
         with reading(node.engine) as connection:
             waiting = circuits.unreachable(connection)
             known = in_force(connection) if waiting else {}
+            over = set(alerts.standing(connection, DOWN)) - set(waiting)
         for name in waiting:
             destination = known.get(name)
             try:
                 if destination is not None:
                     destinations.find(destination.kind).echo(destination, context(node))
             except Unreachable as problem:
-                self.silent(name, problem)
+                self.silent(node, name, problem)
             except Rejected:  # it answers; the next delivery is told why it does not want us
                 self.back(node, name)
             else:
                 self.back(node, name)
-        for name in self.since.keys() - set(waiting):
+        for name in over | (self.since.keys() - set(waiting)):  # nothing waits for it any more
+            with writing(node.engine) as connection:
+                alerts.end(connection, DOWN, name)
             self.forget(name)
 
-    def silent(self, name: str, problem: Unreachable) -> None:
+    def silent(self, node: Node, name: str, problem: Unreachable) -> None:
         """It does not answer; after a while somebody should know."""
+        patience = node.settings.delivery.alert_after_min
         silent_s = time.monotonic() - self.since.setdefault(name, time.monotonic())
-        if silent_s >= ALERT_AFTER_S and name not in self.alerted:
-            self.alerted.add(name)
-            log.error("destination.down", destination=name, silent_s=round(silent_s), reason=problem.what)
+        if silent_s < 60 * patience or name in self.alerted:
+            return
+        what = f"{problem.what}, for more than {patience:g} minutes now; its deliveries wait"
+        remedy = f"{problem.remedy}. They go on by themselves as soon as it answers"
+        with writing(node.engine) as connection:
+            alerts.raise_(connection, DOWN, name, what=what, remedy=remedy)
+        self.alerted.add(name)
+        log.error("destination.down", destination=name, silent_s=round(silent_s), reason=problem.what)
 
     def back(self, node: Node, name: str) -> None:
         """It answers: what waited is due."""
         with writing(node.engine) as connection:
             number = circuits.go_on(connection, name)
+            alerts.end(connection, DOWN, name)
         log.info("destination.up", destination=name, deliveries=number)
         self.forget(name)
         node.bell.ring(Lane.DELIVER)

@@ -6,7 +6,7 @@ still planned, so the next run goes on with it; and what is sent again meanwhile
 
 import structlog
 
-from router.db import audit, retention
+from router.db import audit, feeds, retention
 from router.db.engine import now, reading, writing
 from router.domain.retention import DAY, Purge, plan
 from router.node import Node
@@ -34,9 +34,9 @@ def run(node: Node, *, who: str = "tick") -> list[Purge]:
     going = [one for one in planned(node) if purge(node, one, who=who)]
     before = now() - round(node.settings.retention.keep_facts_days * DAY)
     with writing(node.engine) as connection:
-        series = retention.forget_facts(connection, before)
-    if series:
-        log.info("facts.purged", series=series)
+        series, files = retention.forget_facts(connection, before), feeds.forget(connection, before)
+    if series or files:
+        log.info("facts.purged", series=series, fetched_files=files)
     return going
 
 

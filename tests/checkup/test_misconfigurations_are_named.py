@@ -11,7 +11,7 @@ import yaml
 from pydicom.uid import ComprehensiveSRStorage, SecondaryCaptureImageStorage
 from sqlalchemy import text
 
-from router import starter
+from router import rulebook, starter
 from router.checkup import Diagnosis, Verdict, files, world, worst
 from router.config import Tls, load
 from router.db import revisions
@@ -159,6 +159,44 @@ def test_a_passcode_that_cannot_be_read_is_named(made: Made) -> None:
     source = {"ae_title": "CT1", "addresses": ["10.0.0.7"], "username": "ct", "passcode_file": "/nowhere/ct1"}
     made.put(Kind.SOURCES, [source])
     named(made.check(), "source CT1", "/nowhere/ct1", "Write the passcode")
+
+
+FOLLOWED = {"ae_title": "ORTHANC", "addresses": ["10.1.0.9"], "services": ["store"]}
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"ae_title": "OTHER"}, ("pull_as ORTHANC is not among the sources", "10.1.0.9")),
+        ({"addresses": ["10.1.0.8"]}, ("does not come from 10.1.0.9", "--address 10.1.0.9")),
+        ({"services": ["echo", "query"]}, ("may not store", "import")),
+        ({"certificate_names": ["archive.example"]}, ("certificate", "of its own")),
+        ({"username": "archive"}, ("user", "of its own")),
+    ],
+)
+def test_an_orthanc_from_which_nothing_can_be_fetched_is_named(
+    made: Made, source: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    made.put(Kind.RULES, [])
+    made.put(
+        Kind.DESTINATIONS, [{"kind": "orthanc", "name": "archive", "url": "http://10.1.0.9:8042", "pull_as": "ORTHANC"}]
+    )
+    made.put(Kind.SOURCES, [FOLLOWED])
+    assert worst(made.check()) is Verdict.OK, made.check()
+    made.put(Kind.SOURCES, [FOLLOWED | source])
+    named(made.check(), "destination archive", *words)
+
+
+def test_a_name_of_an_orthanc_is_looked_up_by_the_doctor(made: Made) -> None:
+    (one,) = rulebook.destinations(
+        [{"kind": "orthanc", "name": "archive", "url": "http://localhost:8042", "pull_as": "ORTHANC"}]
+    )
+    assert files.literal(one) is None
+    sources = rulebook.sources([FOLLOWED])
+    assert list(files.followed(one, sources, None)) == []
+    address = world.address_of("localhost")
+    assert address in ("127.0.0.1", "::1")
+    named(list(files.followed(one, sources, address)), "destination archive", "does not come from")
 
 
 def test_nobody_at_a_destination_is_named(made: Made) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, insert
 
-from router.db import decisions, revisions, studies
-from router.db.engine import reading, writing
+from router.db import decisions, feeds, revisions, studies
+from router.db.engine import now, reading, writing
 from router.db.migrate import upgrade
 from router.db.revisions import Kind, UnknownRevision
 from router.db.tables import instance, series, study
@@ -207,3 +207,14 @@ def test_a_patient_is_not_shown_by_accident(migrated: Engine) -> None:
     assert found.patient.patient_name == "SECRET^PATIENT"
     assert "SECRET" not in repr(found)
     assert "SECRET" not in repr(Patient(patient_id="SECRET"))
+
+
+def test_what_was_fetched_is_known_until_facts_are_no_longer_kept(migrated: Engine) -> None:
+    begun = now()
+    with writing(migrated) as connection:
+        feeds.note(connection, "archive", ["a", "b"])
+        assert feeds.forget(connection, begun) == 0
+        feeds.note(connection, "archive", ["b", "c"])
+        assert feeds.fetched(connection, "archive", ["a", "b", "c", "d"]) == {"a", "b", "c"}
+        assert feeds.forget(connection, now() + 1) == 3
+        assert feeds.fetched(connection, "archive", ["a", "b", "c", "d"]) == frozenset()

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from router.db import commands
 from router.db.engine import writing
 from router.domain.job import Lane, Outcome, State
-from router.work import circuit, deliver, loop
+from router.work import deliver, loop
 from router.work.circuit import Circuits
 from tests.conftest import component, until
 from tests.delivery.conftest import delivering, pacs, produce
@@ -206,17 +206,45 @@ def test_deliveries_go_on_as_soon_as_the_archive_answers_its_echo(site: Site) ->
     close_site(slow)
 
 
-def test_an_archive_that_is_silent_for_long_is_an_alert_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(circuit, "ALERT_AFTER_S", 0.0)
-    site.destinations(pacs(Archive(port=free_port())))
+def test_an_archive_that_is_silent_for_long_is_an_alert_until_it_answers(site: Site) -> None:
+    far = Archive(port=free_port())
+    site.destinations(pacs(far))
+    patient = open_site(site.folder, delivery={"retry_first_s": 3000, "retry_cap_s": 6000})
+    hasty = open_site(site.folder, delivery={"retry_first_s": 3000, "retry_cap_s": 6000, "alert_after_min": 0})
     (delivery,) = produce(site, "pacs")
-    with delivering(site):
+    with delivering(hasty):
         until(lambda: site.job(delivery).problem == "Unreachable", what="the first attempt")
-    circuits = Circuits()
-    with capture_logs() as logs:
-        for _ in range(3):
-            circuits.ask(site.node)
-    assert [(one["event"], one["destination"]) for one in logs] == [("destination.down", "pacs")]
+        circuits = Circuits()
+        circuits.ask(patient.node)
+        assert site.alerts() == []
+        with capture_logs() as logs:
+            for _ in range(3):
+                circuits.ask(hasty.node)
+        assert [one["destination"] for one in logs if one["event"] == "destination.down"] == ["pacs"]
+        ((kind, subject, what, times),) = site.alerts()
+        assert (kind, subject, times) == ("destination.down", "pacs", 1)
+        assert "ARCHIVE" in what
+        with archive(state=far, port=far.port):
+            circuits.ask(hasty.node)
+            assert site.ended(delivery).outcome is Outcome.DELIVERED
+    assert site.alerts() == []
+    close_site(patient)
+    close_site(hasty)
+
+
+def test_a_silent_archive_for_which_nothing_waits_any_more_is_no_alert_whoever_raised_it(site: Site) -> None:
+    site.destinations(pacs(Archive(port=free_port())))
+    hasty = open_site(site.folder, delivery={"alert_after_min": 0})
+    (delivery,) = produce(site, "pacs")
+    with delivering(hasty):
+        until(lambda: site.job(delivery).problem == "Unreachable", what="the first attempt")
+    Circuits().ask(hasty.node)
+    assert [subject for _, subject, *_ in site.alerts()] == ["pacs"]
+    with writing(site.node.engine) as connection:
+        jobs.cancel(connection, delivery, who="anna")
+    Circuits().ask(hasty.node)
+    assert site.alerts() == []
+    close_site(hasty)
 
 
 def test_a_destination_that_is_gone_is_named_and_its_return_is_enough(site: Site) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from dicom_sr.uids import pixels_digest
 from router.config import Settings
-from router.db import decisions, instances, jobs, receipts, results, revisions, studies
+from router.db import alerts, decisions, instances, jobs, receipts, results, revisions, studies
 from router.db.engine import connect, now, reading, writing
 from router.db.revisions import Kind
 from router.db.tables import audit, metadata
@@ -171,6 +171,11 @@ class Site:
         with reading(self.node.engine) as connection:
             acts = list(connection.execute(select(audit.c.act).order_by(audit.c.id)).scalars())
         return [act for act in acts if act != "series.read"]
+
+    def alerts(self) -> list[tuple[str, str, str, int]]:
+        """Kind, subject, words and number of times of the alerts that stand, the newest first."""
+        with reading(self.node.engine) as connection:
+            return [(one.kind, one.subject, one.what, one.times) for one in alerts.list_(connection)]
 
     def ended(self, job_id: int, *, deadline_s: float = 60) -> Job:
         """The job, once it has ended."""

@@ -466,8 +466,12 @@ def upgrade() -> None:
             nullable=False,
             comment="as the archive names this file; one that comes again has another",
         ),
+        sa.Column("noted_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("destination", "file", name=op.f("pk_feed_file")),
     )
+    with op.batch_alter_table("feed_file", schema=None) as batch_op:
+        batch_op.create_index("ix_feed_file_noted_at", ["noted_at"], unique=False)
+
     op.create_table(
         "refusal",
         sa.Column("destination", sa.Text(), nullable=False),
