@@ -40,6 +40,9 @@ OVERHEAD = 6
 COMMAND, LAST = 1, 2
 """Bits of the message control header (PS3.8 E.2)."""
 
+TRANSFER_SYNTAXES_NOT_TAKEN = 4
+"""Result of a presentation context whose abstract syntax is taken (PS3.8 9.3.3.2)."""
+
 LARGEST_PDU = 1 << 17
 """What we send at most where the far side would take more, and what we take ourselves."""
 AT_ONCE = 1 << 20
@@ -70,10 +73,19 @@ class Wire:
     Raises, from every method:  OSError (TimeoutError, WireBrokenError, or the system's own)
     """
 
-    def __init__(self, connection: socket.socket, accepted: dict[tuple[str, str], int], longest: int) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        accepted: dict[tuple[str, str], int],
+        longest: int,
+        *,
+        otherwise: frozenset[str] = frozenset(),
+    ) -> None:
         self.connection = connection
         self.accepted = accepted
         """Presentation context by (abstract, transfer) syntax."""
+        self.otherwise = otherwise
+        """Abstract syntaxes that the far side takes, but in no transfer syntax that was offered."""
         self.room = ((min(longest, LARGEST_PDU) if longest else LARGEST_PDU) - OVERHEAD) & ~1
         self.buffer, self.spare = (bytearray(min(AT_ONCE // self.room + 1, MOST_PDUS) * self.room) for _ in range(2))
         self.ahead: tuple[Path, int, int] | None = None
@@ -244,7 +256,12 @@ def negotiate(connection: socket.socket, contexts: list[PresentationContext], *,
         for one in answer.presentation_context_definition_results_list
         if one.result == 0x00 and one.context_id in by_id
     }
-    return Wire(connection, agreed, int(answer.maximum_length_received or 0))
+    said: dict[str, set[int]] = {}
+    for one in answer.presentation_context_definition_results_list:
+        if one.context_id in by_id:
+            said.setdefault(str(by_id[one.context_id].abstract_syntax), set()).add(int(one.result))
+    otherwise = frozenset(abstract for abstract, results in said.items() if results == {TRANSFER_SYNTAXES_NOT_TAKEN})
+    return Wire(connection, agreed, int(answer.maximum_length_received or 0), otherwise=otherwise)
 
 
 def read_pdu(connection: socket.socket) -> tuple[int, bytes]:

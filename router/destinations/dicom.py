@@ -68,7 +68,7 @@ def send(
             lacking = [] if originator else not_taken(wire, batch)
             for number, one in enumerate(batch, start=1):
                 if number == 1 and lacking:
-                    yield refused(settings, one, lacking)
+                    yield refused(settings, wire, one, lacking)
                     continue
                 then = next(iter(batch[number : number + 1]), None)
                 yield answer(settings, wire, one, number % MOST_MESSAGE_IDS, originator=originator, then=then)
@@ -81,15 +81,25 @@ def not_taken(wire: Wire, batch: Sequence[Parcel]) -> list[str]:
     )
 
 
-def refused(settings: Settings, first: Parcel, lacking: Sequence[str]) -> Receipt:
-    """The receipt for the first instance of a set that the far side does not take as a whole; it is not sent either."""
-    names = " and ".join(UID(uid).name for uid in lacking)
+def refused(settings: Settings, wire: Wire, one: Parcel, lacking: Sequence[str]) -> Receipt:
+    """The receipt for an instance that is not sent, since the far side does not take SOP classes of its set.
+
+    Those that it would take in another transfer syntax are named, but are no reason to send something else instead.
+    """
+    classes = tuple(uid for uid in lacking if uid not in wire.otherwise)
+    others = [uid for uid in lacking if uid in wire.otherwise]
+    said = [f"does not take {_names(classes)}"] if classes else []
+    said += [f"takes {_names(others)} in no transfer syntax in which we have it, nor in Implicit VR"] if others else []
     return Receipt(
-        sop_instance_uid=first.item.sop_instance_uid,
+        sop_instance_uid=one.item.sop_instance_uid,
         verdict=Verdict.NEVER,
-        detail=f"{settings.ae_title} does not take {names}",
-        refused=tuple(lacking),
+        detail=f"{settings.ae_title} {' and '.join(said)}",
+        refused=classes,
     )
+
+
+def _names(classes: Sequence[str]) -> str:
+    return " and ".join(UID(uid).name for uid in classes)
 
 
 def look(settings: Settings, subject: Subject, context: Context) -> Subject | None:
@@ -258,9 +268,7 @@ def answer(
     offer = next((offer for offer in one.offers if offer in wire.accepted), None)
     uid = one.item.sop_instance_uid
     if offer is None:
-        name = UID(one.item.sop_class_uid).name
-        said = f"{settings.ae_title} does not take {name}"
-        return Receipt(sop_instance_uid=uid, verdict=Verdict.NEVER, detail=said, refused=(one.item.sop_class_uid,))
+        return refused(settings, wire, one, [one.item.sop_class_uid])
     command = store_request(one.item.sop_class_uid, uid, message_id, originator)
     try:
         if offer == one.offers[0]:

@@ -95,9 +95,18 @@ def test_a_peer_that_does_not_know_segmentations_is_named_with_what_it_lacks(tmp
     with archive(classes=[str(CTImageStorage)]) as far:
         first, second = send(settings(far), [segmentation, other], CONTEXT)
     assert first.verdict is Verdict.NEVER
-    assert first.detail == "ARCHIVE does not take Segmentation Storage"
+    assert (first.detail, first.refused) == ("ARCHIVE does not take Segmentation Storage", (SegmentationStorage,))
     assert second.verdict is Verdict.ACCEPTED
     assert far.asked == [other.sop_instance_uid]
+
+
+def test_a_peer_that_takes_segmentations_otherwise_encoded_is_not_said_to_refuse_them(tmp_path: Path) -> None:
+    segmentation, other = result_set(tmp_path)
+    with archive(syntaxes=[RLELossless]) as far:
+        first, second = send(settings(far), [segmentation, other], CONTEXT)
+    assert (first.verdict, first.refused, second.verdict, second.refused) == (Verdict.NEVER, (), Verdict.NEVER, ())
+    assert "takes Segmentation Storage and " in first.detail
+    assert "in no transfer syntax in which we have it" in first.detail
 
 
 def test_a_peer_that_knows_none_of_it_says_so_for_each(tmp_path: Path) -> None:
