@@ -13,6 +13,7 @@ import ssl
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -129,22 +130,31 @@ class Wire:
         if isinstance(source, bytes):
             yield memoryview(source)[offset:], True
             return
+        ahead, self.ahead = self.ahead, None
+        if ahead is not None and ahead[:2] == (source, offset):
+            count = ahead[2]
+            is_whole = os.stat(source).st_size == offset + count  # raises where it is gone meanwhile
+            self.buffer, self.spare = self.spare, self.buffer
+            yield memoryview(self.buffer)[:count], is_whole
+            if is_whole:
+                return
+            offset += count
         with source.open("rb", buffering=0) as file:
             left = os.fstat(file.fileno()).st_size - offset
             while left > 0:
                 wanted = min(left, len(self.buffer))
-                if self.ahead == (source, offset, wanted):
-                    self.buffer, self.spare = self.spare, self.buffer
-                elif os.preadv(file.fileno(), [memoryview(self.buffer)[:wanted]], offset) != wanted:
+                if os.preadv(file.fileno(), [memoryview(self.buffer)[:wanted]], offset) != wanted:
                     raise WireBrokenError(f"{source} became shorter while it was sent")
-                self.ahead = None
                 offset, left = offset + wanted, left - wanted
                 yield memoryview(self.buffer)[:wanted], left == 0
 
     def _read_ahead(self, source: Path, offset: int) -> None:
         """The beginning of the next file; one that cannot be read says so when it is sent."""
         with suppress(OSError), source.open("rb", buffering=0) as file:
-            self.ahead = source, offset, os.preadv(file.fileno(), [self.spare], offset)
+            left = os.fstat(file.fileno()).st_size - offset
+            count = os.preadv(file.fileno(), [self.spare], offset)
+            if count == min(left, len(self.spare)) > 0:
+                self.ahead = source, offset, count
 
     def _fragments(self, context_id: int, piece: memoryview, *, is_last: bool) -> Iterator[bytes | memoryview]:
         for at in range(0, len(piece), self.room):
@@ -296,7 +306,7 @@ def _number(keyword: str) -> int:
 
 
 def _element(keyword: str, value: bytes) -> bytes:
-    return struct.pack("<HHI", 0, _number(keyword), len(value)) + value
+    return _beginning(keyword, len(value)) + value
 
 
 def _uid(value: str) -> bytes:
@@ -306,6 +316,11 @@ def _uid(value: str) -> bytes:
 
 def _us(value: int) -> bytes:
     return struct.pack("<H", value)
+
+
+@cache
+def _beginning(keyword: str, length: int) -> bytes:
+    return struct.pack("<HHI", 0, _number(keyword), length)
 
 
 def store_request(

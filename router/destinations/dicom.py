@@ -5,6 +5,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from io import BytesIO
 
 from pydicom.datadict import tag_for_keyword
@@ -45,8 +46,12 @@ class Parcel:
     @property
     def offers(self) -> tuple[tuple[str, str], ...]:
         """(abstract, transfer) syntaxes in which it can leave, the best first."""
-        syntaxes = dict.fromkeys((self.transfer_syntax_uid, str(ImplicitVRLittleEndian)))
-        return tuple((self.item.sop_class_uid, syntax) for syntax in syntaxes)
+        return _offers(self.item.sop_class_uid, self.transfer_syntax_uid)
+
+
+@lru_cache(maxsize=1024)
+def _offers(abstract: str, transfer: str) -> tuple[tuple[str, str], ...]:
+    return tuple((abstract, syntax) for syntax in dict.fromkeys((transfer, str(ImplicitVRLittleEndian))))
 
 
 def send(
