@@ -38,10 +38,10 @@ class Receiver:
 
     def cpu_s(self) -> tuple[float, float]:
         """CPU seconds of the process with its children; and how much of it those of low priority took (hashing)."""
-        whole, hashing = _stat(self.process.pid)[0], 0.0
+        whole, hashing = cpu_of(self.process.pid)[0], 0.0
         for child in _children(self.process.pid):
             with suppress(OSError):
-                seconds, nice = _stat(child)
+                seconds, nice = cpu_of(child)
                 whole += seconds
                 hashing += seconds if nice > 0 else 0.0
         return whole, hashing
@@ -64,7 +64,7 @@ class Receiver:
                 until(lambda: connection.execute(count).fetchone()[0] == 0, deadline_s=120, what="all is digested")
 
 
-def _stat(pid: int) -> tuple[float, int]:
+def cpu_of(pid: int) -> tuple[float, int]:
     """CPU seconds of a process and of its children that have ended; its niceness."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(int(fields[at]) for at in CPU_FIELDS) / TICKS, int(fields[NICE_FIELD])
