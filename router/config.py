@@ -152,10 +152,17 @@ class Database(Section):
 
 
 class Retention(Section):
-    """How long received pixels and what was read of them are kept."""
+    """How long received pixels, what was made of them, and what was read of them are kept."""
 
     keep_days: float = Field(30, ge=0, description="Pixels are kept for so long after arrival and last delivery")
+    keep_results_days: float = Field(365, ge=0, description="Results and findings likewise; not shorter than pixels")
     keep_facts_days: float = Field(730, ge=0, description="Facts of studies whose pixels are gone, for back-tests")
+
+    @model_validator(mode="after")
+    def _results_outlive_pixels(self) -> "Retention":
+        if self.keep_results_days < self.keep_days:
+            raise ValueError("keep_results_days is shorter than keep_days: results are kept at least as long as pixels")
+        return self
 
 
 class Audit(Section):

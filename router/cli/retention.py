@@ -1,4 +1,4 @@
-"""`isocenter retention`: which studies' pixels would go, and letting them go now."""
+"""`isocenter retention`: which studies' pixels and results would go, and letting them go now."""
 
 from typing import Annotated
 
@@ -8,7 +8,9 @@ from router.cli import app
 from router.cli._common import DEFAULT_CONFIG, AsJson, Config, answer, clock, print_rows, talk, who
 from router.domain.retention import Purge
 
-retention = typer.Typer(help="Which studies' pixels would go, and why; let them go now.", no_args_is_help=True)
+retention = typer.Typer(
+    help="Which studies' pixels and results would go, and why; let them go now.", no_args_is_help=True
+)
 app.add_typer(retention, name="retention")
 
 
@@ -16,6 +18,7 @@ def line(one: Purge) -> dict[str, object]:
     """A study that goes, for people and programs."""
     return {
         "study_instance_uid": one.held.study_instance_uid,
+        "what": "results" if one.results else "pixels",
         "megabytes": round(one.held.size / 1e6, 1),
         "received": clock(one.held.last_instance_at),
         "delivered": clock(one.held.delivered_at),
@@ -23,7 +26,7 @@ def line(one: Purge) -> dict[str, object]:
     }
 
 
-COLUMNS = ("study_instance_uid", "megabytes", "received", "delivered", "why")
+COLUMNS = ("study_instance_uid", "what", "megabytes", "received", "delivered", "why")
 
 
 @retention.command("plan", epilog="Example: isocenter retention plan")

@@ -46,16 +46,20 @@ CURRENT = instance.c.status == literal_column("'current'")
 ANY: ColumnElement[int] = literal_column("1")
 """What EXISTS asks for: no column, so that an index alone can answer."""
 
-RELEASED = exists(
-    select(ANY)
-    .select_from(job)
-    .where(
-        job.c.lane == literal_column(f"'{Lane.DELIVER}'"),
-        job.c.result_set_id == result.c.result_set_id,
-        job.c.state.in_([State.QUEUED, State.RUNNING, State.WAITING, State.DONE, State.FAILED]),
-    )
+RELEASED = and_(
+    result.c.purged_at.is_(None),
+    exists(
+        select(ANY)
+        .select_from(job)
+        .where(
+            job.c.lane == literal_column(f"'{Lane.DELIVER}'"),
+            job.c.result_set_id == result.c.result_set_id,
+            job.c.state.in_([State.QUEUED, State.RUNNING, State.WAITING, State.DONE, State.FAILED]),
+        )
+    ),
 )
-"""A result may be found once its delivery was asked for, as long as nobody has held, cancelled or replaced that."""
+"""A result may be found once its delivery was asked for, as long as nobody has held, cancelled or replaced that, and
+its file is here."""
 
 STILL_OUT = ~exists(
     select(ANY).select_from(instance).where(CURRENT, instance.c.sop_instance_uid == result.c.sop_instance_uid)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import Connection, and_, func, insert, select
+from sqlalchemy import Connection, and_, func, insert, select, update
 
 from dicom_sr.problem import Problem
 from router.db.engine import insert_into, now
@@ -35,7 +35,7 @@ def add_set(connection: Connection, *, job_id: int, profile: str, study_instance
 
 
 def add(connection: Connection, produced: Result) -> None:
-    """Note one object of a set; the same bytes again change nothing.
+    """Note one object of a set; the same bytes again change nothing, but that its file is here.
 
     Raises:  OtherBytes
     """
@@ -46,7 +46,11 @@ def add(connection: Connection, produced: Result) -> None:
     kept = connection.execute(
         select(result.c.digest).where(result.c.sop_instance_uid == produced.sop_instance_uid)
     ).scalar_one()
-    if kept != produced.digest:
+    if kept == produced.digest:
+        connection.execute(
+            update(result).where(result.c.sop_instance_uid == produced.sop_instance_uid).values(purged_at=None)
+        )
+    else:
         raise OtherBytes(
             f"{produced.kind} {produced.sop_instance_uid} was built a second time with other bytes",
             remedy="Nothing was sent. Keep the files and report this as a fault of Isocenter; a re-run gets new UIDs",
@@ -87,15 +91,15 @@ def of_set(connection: Connection, result_set_id: int) -> list[Result]:
 
 
 def after(connection: Connection, sop_instance_uid: str, limit: int) -> list[Result]:
-    """The next objects in the order of their UIDs."""
-    statement = select(result).where(result.c.sop_instance_uid > sop_instance_uid)
+    """The next objects that should have a file, in the order of their UIDs."""
+    statement = select(result).where(result.c.sop_instance_uid > sop_instance_uid, result.c.purged_at.is_(None))
     rows = connection.execute(statement.order_by(result.c.sop_instance_uid).limit(limit))
     return [Result(**row) for row in rows.mappings()]
 
 
 def count(connection: Connection) -> int:
-    """How many objects were made."""
-    return int(connection.scalar(select(func.count()).select_from(result)) or 0)
+    """How many objects were made and should have a file."""
+    return int(connection.scalar(select(func.count()).where(result.c.purged_at.is_(None))) or 0)
 
 
 def is_ours(connection: Connection, sop_instance_uid: str) -> bool:

@@ -1,10 +1,11 @@
 """Statements of retention: what is held and how far it is, which files a study has, and that they are gone."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, and_, func, select, update
+from sqlalchemy import CompoundSelect, Connection, Select, and_, delete, func, literal, select, update
 
-from router.db.tables import instance, job, series, study
+from router.db.tables import findings, instance, job, result, result_set, series, study
 from router.db.versions import Status
 from router.domain.job import Lane, Outcome, State
 from router.domain.retention import Held
@@ -15,13 +16,30 @@ OPEN = (State.QUEUED, State.RUNNING, State.WAITING, State.HELD, State.FAILED)
 
 
 def held(connection: Connection, *, only: str | None = None) -> list[Held]:
-    """Every study that has files, and how far it is."""
-    sizes = (
+    """Every study that has files as received, and how far it is."""
+    return _held(
+        connection,
         select(instance.c.study_instance_uid.label("study"), func.sum(instance.c.size).label("size"))
         .where(instance.c.status != Status.PURGED)
-        .group_by(instance.c.study_instance_uid)
-        .subquery()
+        .group_by(instance.c.study_instance_uid),
+        only,
     )
+
+
+def made(connection: Connection, *, only: str | None = None) -> list[Held]:
+    """Every study of which results or findings are here, and how far it is; the size of these files is not known."""
+    size = literal(0).label("size")
+    of_sets = (
+        select(result_set.c.study_instance_uid.label("study"), size)
+        .join(result, result.c.result_set_id == result_set.c.id)
+        .where(result.c.purged_at.is_(None))
+    )
+    found = select(job.c.study_instance_uid.label("study"), size).join(findings, findings.c.job_id == job.c.id)
+    return _held(connection, of_sets.union(found), only)
+
+
+def _held(connection: Connection, files: Select[Any] | CompoundSelect[Any], only: str | None) -> list[Held]:
+    sizes = files.subquery()
     unfinished = select(func.count()).where(
         job.c.study_instance_uid == study.c.study_instance_uid, job.c.state.in_(OPEN)
     )
@@ -70,6 +88,26 @@ def files(connection: Connection, study_instance_uid: str, limit: int) -> list[s
 def gone(connection: Connection, paths: Sequence[str]) -> None:
     """The files of these versions are gone; what comes again is stored again."""
     connection.execute(update(instance).where(instance.c.path.in_(paths)).values(status=Status.PURGED))
+
+
+def made_files(connection: Connection, study_instance_uid: str) -> list[str]:
+    """Paths of the results and findings of a study that no other study's findings share."""
+    sets = select(result_set.c.id).where(result_set.c.study_instance_uid == study_instance_uid)
+    runs = select(job.c.id).where(job.c.study_instance_uid == study_instance_uid)
+    shared = select(findings.c.path).where(findings.c.job_id.not_in(runs))
+    results = select(result.c.path).where(result.c.result_set_id.in_(sets), result.c.purged_at.is_(None))
+    kept = select(findings.c.path).where(findings.c.job_id.in_(runs), findings.c.path.not_in(shared))
+    return sorted({*connection.scalars(results), *connection.scalars(kept)})
+
+
+def made_gone(connection: Connection, study_instance_uid: str, at: int) -> None:
+    """The files of a study's results are gone; what was made, and measured, stays known."""
+    sets = select(result_set.c.id).where(result_set.c.study_instance_uid == study_instance_uid)
+    runs = select(job.c.id).where(job.c.study_instance_uid == study_instance_uid)
+    connection.execute(
+        update(result).where(result.c.result_set_id.in_(sets), result.c.purged_at.is_(None)).values(purged_at=at)
+    )
+    connection.execute(delete(findings).where(findings.c.job_id.in_(runs)))
 
 
 def forget_facts(connection: Connection, before: int) -> int:

@@ -421,6 +421,7 @@ result = Table(
     Column("series_instance_uid", Text, nullable=False),
     Column("path", Text, nullable=False, comment="below the store's root"),
     Column("digest", Text, nullable=False, comment="sha256 of the file: other bytes under this UID are an error"),
+    Column("purged_at", BigInteger, comment="when the file went; NULL while it is here"),
 )
 Index("ix_result_result_set_id", result.c.result_set_id)
 

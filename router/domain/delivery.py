@@ -45,6 +45,8 @@ class Result:
     series_instance_uid: str
     path: str
     digest: str
+    purged_at: int | None = None
+    """When its file went, long after its delivery; the row stays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

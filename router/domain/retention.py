@@ -1,4 +1,5 @@
 """Which studies' pixels go, and why: a pure decision over what is held, the rules of keeping, and the room that lacks.
+Results, which are small, go by their age alone.
 
 What has not been delivered never goes, whatever the disk says. What was kept long enough goes by its age. Where room
 lacks, what is longest delivered goes before its time; what was delivered nowhere is the only copy, and stays.
@@ -12,7 +13,7 @@ DAY = 86_400 * 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """One study whose pixels are here. Times in microseconds since 1970 UTC; `size` in bytes."""
+    """One study of which files are here. Times in microseconds since 1970 UTC; `size` of the files in bytes."""
 
     study_instance_uid: str
     size: int
@@ -37,10 +38,11 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purge:
-    """The pixels of one study are to go, for this reason."""
+    """The pixels of one study, or what was made of them, are to go, for this reason."""
 
     held: Held
     why: str
+    results: bool = False
 
 
 def plan(held: Iterable[Held], *, keep_days: float, lacking: int, now: int) -> list[Purge]:
@@ -56,3 +58,10 @@ def plan(held: Iterable[Held], *, keep_days: float, lacking: int, now: int) -> l
             going.append(Purge(held=one, why="the disk is full, and it is the longest delivered"))
             freed += one.size
     return going
+
+
+def plan_results(made: Iterable[Held], *, keep_results_days: float, now: int) -> list[Purge]:
+    """Of which studies results and findings go, in the order of going."""
+    settled = sorted((one for one in made if one.settled), key=lambda one: (one.since, one.study_instance_uid))
+    why = f"results are kept for {keep_results_days:g} days"
+    return [Purge(held=one, why=why, results=True) for one in settled if now - one.since > keep_results_days * DAY]

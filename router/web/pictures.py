@@ -106,7 +106,7 @@ class Pictures:
                 raise NothingToSee(f"job {job_id} reads no images", remedy="Look at the job that made its results")
             rows = instances.of_series(connection, job.study_instance_uid, job.series_instance_uid)
             sets = [results.of_set(connection, kept.id) for kept in results.sets_of_job(connection, job_id)]
-            of_sets = [[one for one in objects if one.kind in MASKS] for objects in sets]
+            of_sets = [[one for one in objects if one.kind in MASKS and one.purged_at is None] for objects in sets]
             made = next((objects for objects in of_sets if objects), [])
         store = self.node.store
         try:

@@ -261,6 +261,11 @@ def errand_of(node: Node, job: Job) -> Errand:
             objects = instances.of_study(connection, job.study_instance_uid)
         else:
             objects = results.of_set(connection, job.result_set_id or 0)
+            if any(one.purged_at is not None for one in objects):
+                raise NothingToSend(
+                    f"the files of result set {job.result_set_id} are gone: retention.keep_results_days are over",
+                    remedy="Re-run its inference job, for which the study must be here",
+                )
         taken, committed = receipts.accepted(connection, job.id), receipts.committed(connection, job.id)
     if not objects and job.is_forward:
         raise NothingToSend("the study has no images here any more", remedy="Send it here again, or cancel the job")

@@ -1,9 +1,12 @@
 """Which studies' pixels go: the old by their age, for want of room the longest delivered, never what is undelivered."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from router.domain.retention import DAY, Held, plan
+from router.config import Retention
+from router.domain.retention import DAY, Held, plan, plan_results
 
 NOW = 1_000 * DAY
 
@@ -37,6 +40,18 @@ def test_for_want_of_room_the_longest_delivered_goes_and_what_was_delivered_nowh
     assert [one.held.study_instance_uid for one in going] == ["old", "new"]
 
 
+def test_results_go_by_their_age_alone() -> None:
+    made = [held("a", days=400, delivered=390), held("b", days=400, delivered=300), held("c", days=400, unfinished=1)]
+    (going,) = plan_results(made, keep_results_days=365, now=NOW)
+    assert (going.held.study_instance_uid, going.results) == ("a", True)
+    assert "365 days" in going.why
+
+
+def test_results_are_not_kept_for_less_than_pixels() -> None:
+    with pytest.raises(ValidationError, match="keep_results_days is shorter than keep_days"):
+        Retention(keep_days=30, keep_results_days=29)
+
+
 studies = st.lists(
     st.builds(
         Held,
@@ -56,3 +71,5 @@ def test_nothing_that_is_still_needed_ever_goes(studies: list[Held], keep_days: 
     assert all(one.held.unfinished == 0 and not one.held.arriving for one in going)
     assert all(one.held.delivered_at is not None or NOW - one.held.since > keep_days * DAY for one in going)
     assert len({one.held.study_instance_uid for one in going}) == len(going)
+    made = plan_results(studies, keep_results_days=keep_days, now=NOW)
+    assert all(one.held.settled and NOW - one.held.since > keep_days * DAY for one in made)

@@ -728,6 +728,7 @@ def upgrade() -> None:
         sa.Column(
             "digest", sa.Text(), nullable=False, comment="sha256 of the file: other bytes under this UID are an error"
         ),
+        sa.Column("purged_at", sa.BigInteger(), nullable=True, comment="when the file went; NULL while it is here"),
         sa.ForeignKeyConstraint(["result_set_id"], ["result_set.id"], name=op.f("fk_result_result_set_id")),
         sa.PrimaryKeyConstraint("sop_instance_uid", name=op.f("pk_result")),
     )
