@@ -268,6 +268,9 @@ class Delivery(Section):
     retry_cap_s: float = Field(600, gt=0, description="Longest wait between retries")
     max_attempts: int = Field(50, ge=1, description="Attempts of a delivery before it has failed")
     timeout_s: float = Field(30, gt=0, description="For connecting, for negotiation and for each answer")
+    at_once: dict[str, Annotated[int, Field(ge=1, le=8)]] = Field(
+        {}, description="Deliveries to one destination at a time, by its name, as in pacs: 2; else one after the other"
+    )
     alert_after_min: float = Field(15, ge=0, description="A destination that has been silent for so long is an alert")
 
 

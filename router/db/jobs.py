@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, and_, case, cast, func, or_, select, true, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, and_, case, cast, exists, func, or_, select, true, update
 
 from dicom_sr.problem import Problem
 from router.db.engine import clock, insert_into
@@ -196,10 +196,12 @@ def claim(
     at_once: Mapping[str, int] = MappingProxyType({}),
     least_urgent: int | None = None,
 ) -> Job | None:
-    """Hand the most urgent due job of a lane to one worker, exactly once; one delivery at a time a destination.
+    """Hand the most urgent due job of a lane to one worker, exactly once.
 
     No job of a held study starts, none of a paused pipeline, nor one of a pipeline of which as many run as `at_once`
     allows; none that is less urgent than `least_urgent`, where that is given (a low number is urgent).
+    A destination gets as many deliveries at a time as `at_once` says, else one; and those of one study one
+    after the other.
 
     A job with a deadline counts like a stat job that came halfway to it. Unless it is `off_peak`, off-peak inference
     waits; from halfway to its deadline on it does not.
@@ -210,15 +212,18 @@ def claim(
     stopped = select(breaker.c.pipeline).where(breaker.c.paused_at.is_not(None))
     held = select(study.c.study_instance_uid).where(study.c.held_reason.is_not(None))
     full = _full(connection, at_once) if lane is Lane.INFER and at_once else ()
-    busy = select(job.c.destination).where(
-        job.c.lane == Lane.DELIVER, job.c.state == State.RUNNING, job.c.destination.is_not(None)
+    busy = _busy(connection, at_once) if lane is Lane.DELIVER else ()
+    other = job.alias()
+    same_study = exists().where(
+        and_(other.c.lane == Lane.DELIVER, other.c.state == State.RUNNING, other.c.destination == job.c.destination),
+        other.c.study_instance_uid == job.c.study_instance_uid,
     )
     due = (
         select(job.c.id)
         .where(job.c.lane == lane, job.c.state.in_(before(Event.CLAIM)), job.c.not_before <= at)
         .where(job.c.study_instance_uid.not_in(held))
         .where(true() if least_urgent is None else job.c.priority <= least_urgent)
-        .where(or_(job.c.destination.is_(None), job.c.destination.not_in(busy)))
+        .where(or_(job.c.destination.is_(None), and_(job.c.destination.not_in(busy), ~same_study)))
         .where(or_(job.c.pipeline.is_(None), and_(job.c.pipeline.not_in(stopped), job.c.pipeline.not_in(full))))
         .where(or_(job.c.lane != Lane.INFER, job.c.priority < Priority.OFF_PEAK, true() if off_peak else at >= HALFWAY))
         .order_by(case((PRESSED < WAITED, PRESSED), else_=WAITED), job.c.id)
@@ -247,6 +252,16 @@ def _full(connection: Connection, at_once: Mapping[str, int]) -> list[str]:
         .group_by(job.c.pipeline)
     )
     return [name for name, number in running if number >= at_once[name]]
+
+
+def _busy(connection: Connection, at_once: Mapping[str, int]) -> list[str]:
+    """Destinations that get as many deliveries as are allowed."""
+    running = connection.execute(
+        select(job.c.destination, func.count())
+        .where(job.c.lane == Lane.DELIVER, job.c.state == State.RUNNING, job.c.destination.is_not(None))
+        .group_by(job.c.destination)
+    )
+    return [name for name, number in running if number >= at_once.get(name, 1)]
 
 
 def heartbeat(

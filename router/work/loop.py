@@ -7,7 +7,7 @@ has to record, and the job's last move. A failure is recorded likewise: tried ag
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -179,7 +179,7 @@ class Loop:
                 worker,
                 self.lease_s,
                 off_peak=self.hours.are_open(now()),
-                at_once=self.node.settings.inference.at_once,
+                at_once=self.at_once,
                 least_urgent=least_urgent,
             )
 
@@ -190,6 +190,12 @@ class Loop:
         opens = None if self.hours.are_open(looked) else self.hours.open_at(looked)
         waits = (max(0.0, (moment - at) / jobs.SECOND) for moment in (due, opens) if moment is not None)
         return min((SAFETY_NET_S, *waits))
+
+    @property
+    def at_once(self) -> Mapping[str, int]:
+        """How many jobs of one pipeline, or deliveries to one destination, may run at a time."""
+        settings = self.node.settings
+        return settings.delivery.at_once if self.lane is Lane.DELIVER else settings.inference.at_once
 
     @property
     def hours(self) -> Hours:

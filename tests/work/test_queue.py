@@ -437,6 +437,34 @@ def test_a_destination_gets_one_delivery_at_a_time(engine: Engine) -> None:
     assert second.id != first.id
 
 
+def test_a_destination_may_get_several_deliveries_at_a_time_but_one_of_each_study(engine: Engine) -> None:
+    def forward(study: str, generation: int = 1) -> None:
+        done(
+            engine, jobs.add_forward, study_instance_uid=study, generation=generation, destination="pacs",
+            priority=50, max_attempts=50,
+        )  # fmt: skip
+
+    def claim(number: int) -> Job | None:
+        with writing(engine) as connection:
+            return jobs.claim(connection, Lane.DELIVER, f"w{number}", MINUTE_S, at_once={"pacs": 2})
+
+    for study_uid in ("1.2.1", "1.2.2", "1.2.3"):
+        forward(study_uid)
+    with ThreadPoolExecutor(12) as pool:
+        got = [held for held in pool.map(claim, range(12)) if held]
+    assert sorted(held.study_instance_uid for held in got) == ["1.2.1", "1.2.2"]
+    forward("1.2.2", generation=2)
+    first = next(held for held in got if held.study_instance_uid == "1.2.1")
+    assert done(engine, jobs.finish, first, Outcome.DELIVERED)
+    third = claim(0)
+    assert third is not None
+    assert third.study_instance_uid == "1.2.3"
+    assert done(engine, jobs.finish, third, Outcome.DELIVERED)
+    assert claim(0) is None, "its study is on its way there"
+    assert done(engine, jobs.finish, next(held for held in got if held is not first), Outcome.DELIVERED)
+    assert claim(0) is not None
+
+
 def test_an_object_is_kept_once_and_other_bytes_under_its_uid_are_an_error(engine: Engine) -> None:
     set_id = result_set(engine)
     one = Result(
