@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, insert
 
-from router.db import decisions, feeds, revisions, studies
+from router.db import decisions, feeds, findings, jobs, retention, revisions, studies
 from router.db.engine import now, reading, writing
 from router.db.migrate import upgrade
 from router.db.revisions import Kind, UnknownRevision
 from router.db.tables import instance, series, study
+from router.domain.job import Lane, Outcome
 from router.domain.study import Patient, StudyState
 
 WITNESSES = {"sentence": "3 instances received, then silence for 5 s"}
@@ -218,3 +219,26 @@ def test_what_was_fetched_is_known_until_facts_are_no_longer_kept(migrated: Engi
         assert feeds.fetched(connection, "archive", ["a", "b", "c", "d"]) == {"a", "b", "c"}
         assert feeds.forget(connection, now() + 1) == 3
         assert feeds.fetched(connection, "archive", ["a", "b", "c", "d"]) == frozenset()
+
+
+def test_what_was_found_is_held_by_its_study_until_its_files_are_gone(migrated: Engine) -> None:
+    receive(migrated, "1.2.3", decide_at=None, state="complete")
+    with writing(migrated) as connection:
+        assert retention.made(connection) == []
+        run, _ = jobs.add_inference(
+            connection, study_instance_uid="1.2.3", series_instance_uid="1.2.3.4", generation=1, pixels_digest="aa",
+            pipeline="ct_lung", pipeline_version="1.0", weights_digest=None, settings={}, settings_digest="bb",
+            priority=50, max_attempts=3,
+        )  # fmt: skip
+        kept = findings.Kept(job_id=run, path="results/aa", digest="d", title="t", research=True, completeness="c")
+        findings.keep(connection, kept)
+        (open_one,) = retention.made(connection)
+        held = jobs.claim(connection, Lane.INFER, "w", 60)
+        assert held is not None
+        jobs.finish(connection, held, Outcome.RESULT)
+        (done_one,) = retention.made(connection, only="1.2.3")
+        assert (open_one.settled, done_one.settled, done_one.size) == (False, True, 0)
+        assert retention.made_files(connection, "1.2.3") == ["results/aa"]
+        retention.made_gone(connection, "1.2.3", now())
+        assert retention.made(connection) == []
+        assert findings.find(connection, run) is None
