@@ -213,17 +213,13 @@ def claim(
     held = select(study.c.study_instance_uid).where(study.c.held_reason.is_not(None))
     full = _full(connection, at_once) if lane is Lane.INFER and at_once else ()
     busy = _busy(connection, at_once) if lane is Lane.DELIVER else ()
-    other = job.alias()
-    same_study = exists().where(
-        and_(other.c.lane == Lane.DELIVER, other.c.state == State.RUNNING, other.c.destination == job.c.destination),
-        other.c.study_instance_uid == job.c.study_instance_uid,
-    )
+    alone = _no_other_of_its_study() if lane is Lane.DELIVER and at_once else true()
     due = (
         select(job.c.id)
         .where(job.c.lane == lane, job.c.state.in_(before(Event.CLAIM)), job.c.not_before <= at)
         .where(job.c.study_instance_uid.not_in(held))
         .where(true() if least_urgent is None else job.c.priority <= least_urgent)
-        .where(or_(job.c.destination.is_(None), and_(job.c.destination.not_in(busy), ~same_study)))
+        .where(or_(job.c.destination.is_(None), and_(job.c.destination.not_in(busy), alone)))
         .where(or_(job.c.pipeline.is_(None), and_(job.c.pipeline.not_in(stopped), job.c.pipeline.not_in(full))))
         .where(or_(job.c.lane != Lane.INFER, job.c.priority < Priority.OFF_PEAK, true() if off_peak else at >= HALFWAY))
         .order_by(case((PRESSED < WAITED, PRESSED), else_=WAITED), job.c.id)
@@ -262,6 +258,15 @@ def _busy(connection: Connection, at_once: Mapping[str, int]) -> list[str]:
         .group_by(job.c.destination)
     )
     return [name for name, number in running if number >= at_once.get(name, 1)]
+
+
+def _no_other_of_its_study() -> ColumnElement[bool]:
+    """That no delivery of the same study to the same destination runs."""
+    other = job.alias()
+    return ~exists().where(
+        and_(other.c.lane == Lane.DELIVER, other.c.state == State.RUNNING, other.c.destination == job.c.destination),
+        other.c.study_instance_uid == job.c.study_instance_uid,
+    )
 
 
 def heartbeat(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import CompoundSelect, Connection, Select, and_, delete, func, literal, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, literal, or_, select, update
 
 from router.db.tables import findings, instance, job, result, result_set, series, study
 from router.db.versions import Status
@@ -17,29 +17,37 @@ OPEN = (State.QUEUED, State.RUNNING, State.WAITING, State.HELD, State.FAILED)
 
 def held(connection: Connection, *, only: str | None = None) -> list[Held]:
     """Every study that has files as received, and how far it is."""
-    return _held(
-        connection,
+    sizes = (
         select(instance.c.study_instance_uid.label("study"), func.sum(instance.c.size).label("size"))
         .where(instance.c.status != Status.PURGED)
-        .group_by(instance.c.study_instance_uid),
-        only,
+        .group_by(instance.c.study_instance_uid)
+        .subquery()
     )
+    statement = _standing(sizes.c.size).join(sizes, sizes.c.study == study.c.study_instance_uid)
+    return _held(connection, statement, only)
 
 
-def made(connection: Connection, *, only: str | None = None) -> list[Held]:
-    """Every study of which results or findings are here, and how far it is; the size of these files is not known."""
-    size = literal(0).label("size")
-    of_sets = (
-        select(result_set.c.study_instance_uid.label("study"), size)
-        .join(result, result.c.result_set_id == result_set.c.id)
-        .where(result.c.purged_at.is_(None))
+def made(connection: Connection, *, before: int, only: str | None = None) -> list[Held]:
+    """Studies without a new image since `before` of which results or findings are here, and how far they are.
+
+    The size of these files is not known.
+    """
+    objects = (
+        select(result.c.sop_instance_uid)
+        .join(result_set, result_set.c.id == result.c.result_set_id)
+        .where(result_set.c.study_instance_uid == study.c.study_instance_uid, result.c.purged_at.is_(None))
     )
-    found = select(job.c.study_instance_uid.label("study"), size).join(findings, findings.c.job_id == job.c.id)
-    return _held(connection, of_sets.union(found), only)
+    found = (
+        select(findings.c.job_id)
+        .join(job, job.c.id == findings.c.job_id)
+        .where(job.c.study_instance_uid == study.c.study_instance_uid)
+    )
+    statement = _standing(literal(0)).where(study.c.last_instance_at < before, or_(objects.exists(), found.exists()))
+    return _held(connection, statement, only)
 
 
-def _held(connection: Connection, files: Select[Any] | CompoundSelect[Any], only: str | None) -> list[Held]:
-    sizes = files.subquery()
+def _standing(size: ColumnElement[Any]) -> Select[Any]:
+    """How far each study is."""
     unfinished = select(func.count()).where(
         job.c.study_instance_uid == study.c.study_instance_uid, job.c.state.in_(OPEN)
     )
@@ -49,15 +57,18 @@ def _held(connection: Connection, files: Select[Any] | CompoundSelect[Any], only
         job.c.state == State.DONE,
         job.c.outcome == Outcome.DELIVERED,
     )
-    statement = select(
+    return select(
         study.c.study_instance_uid,
         study.c.state,
         study.c.decide_at,
         study.c.last_instance_at,
-        sizes.c.size,
+        size.label("size"),
         unfinished.scalar_subquery().label("unfinished"),
         delivered.scalar_subquery().label("delivered_at"),
-    ).join(sizes, sizes.c.study == study.c.study_instance_uid)
+    )
+
+
+def _held(connection: Connection, statement: Select[Any], only: str | None) -> list[Held]:
     if only is not None:
         statement = statement.where(study.c.study_instance_uid == only)
     return [

@@ -25,7 +25,8 @@ def planned(node: Node) -> list[Purge]:
     """What would go now."""
     keep = node.settings.retention
     with reading(node.engine) as connection:
-        held, made = retention.held(connection), retention.made(connection)
+        held = retention.held(connection)
+        made = retention.made(connection, before=now() - round(keep.keep_results_days * DAY))
         going = plan_results(made, keep_results_days=keep.keep_results_days, now=now())
         results = [sized(node, connection, one) for one in going]
     lacking = node.settings.storage.marks.to_purge(node.store.free_bytes())
@@ -53,7 +54,7 @@ def purge_made(node: Node, one: Purge, *, who: str) -> bool:
     """Remove a study's results and findings, unless they have come to be needed since; whether they are gone."""
     study_instance_uid = one.held.study_instance_uid
     with writing(node.engine) as connection:
-        is_now = retention.made(connection, only=study_instance_uid)
+        is_now = retention.made(connection, before=one.held.since + 1, only=study_instance_uid)
         if not is_now or not is_now[0].settled or is_now[0].since != one.held.since:
             return False
         paths = retention.made_files(connection, study_instance_uid)

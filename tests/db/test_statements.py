@@ -224,7 +224,7 @@ def test_what_was_fetched_is_known_until_facts_are_no_longer_kept(migrated: Engi
 def test_what_was_found_is_held_by_its_study_until_its_files_are_gone(migrated: Engine) -> None:
     receive(migrated, "1.2.3", decide_at=None, state="complete")
     with writing(migrated) as connection:
-        assert retention.made(connection) == []
+        assert retention.made(connection, before=11) == []
         run, _ = jobs.add_inference(
             connection, study_instance_uid="1.2.3", series_instance_uid="1.2.3.4", generation=1, pixels_digest="aa",
             pipeline="ct_lung", pipeline_version="1.0", weights_digest=None, settings={}, settings_digest="bb",
@@ -232,13 +232,14 @@ def test_what_was_found_is_held_by_its_study_until_its_files_are_gone(migrated: 
         )  # fmt: skip
         kept = findings.Kept(job_id=run, path="results/aa", digest="d", title="t", research=True, completeness="c")
         findings.keep(connection, kept)
-        (open_one,) = retention.made(connection)
+        assert retention.made(connection, before=10) == [], "an image came since"
+        (open_one,) = retention.made(connection, before=11)
         held = jobs.claim(connection, Lane.INFER, "w", 60)
         assert held is not None
         jobs.finish(connection, held, Outcome.RESULT)
-        (done_one,) = retention.made(connection, only="1.2.3")
+        (done_one,) = retention.made(connection, before=11, only="1.2.3")
         assert (open_one.settled, done_one.settled, done_one.size) == (False, True, 0)
         assert retention.made_files(connection, "1.2.3") == ["results/aa"]
         retention.made_gone(connection, "1.2.3", now())
-        assert retention.made(connection) == []
+        assert retention.made(connection, before=11) == []
         assert findings.find(connection, run) is None
