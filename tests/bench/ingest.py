@@ -202,6 +202,7 @@ def audited(bench: Bench) -> None:
     """Many short associations, each of which ends in an audit row, beside a listener that writes none."""
     items = objects("ct", max(10, round(200 * bench.scale)))
     found: dict[str, list[float]] = {"audit": [], "no audit": []}
+    spent = dict.fromkeys(found, 0.0)
     with ExitStack() as stack:
         running = {
             name: stack.enter_context(
@@ -214,15 +215,19 @@ def audited(bench: Bench) -> None:
                 receiver = running[name]
                 bench.number += 1
                 mine = [item.of_round(bench.number) for item in items]
-                begun = time.perf_counter()
+                begun, before = time.perf_counter(), receiver.cpu_s()[0]
                 failed = sum(send(receiver.port, mine[at : at + 10]).failed for at in range(0, len(mine), 10))
                 took = time.perf_counter() - begun
                 if failed or {item.digest for item in mine} - receiver.new_digests():
                     raise SystemExit(f"{name}: {failed} refused, or not all found again")
                 receiver.settle()
                 if round_:
+                    spent[name] += receiver.cpu_s()[0] - before
                     found[name].append(sum(len(item.content) for item in mine) / 1e6 / took)
     bench.ratio("associations of 10 CT slices, audit on against off", found, 0.95, 1.0)
+    ratio = spent["audit"] / spent["no audit"]
+    detail = f"{spent['audit']:.2f} against {spent['no audit']:.2f} CPU seconds, with digests"
+    bench.most("the same, CPU of listener and digester", ratio, 1.05, 1.0, detail)
 
 
 def memory(bench: Bench) -> None:
