@@ -241,7 +241,7 @@ def test_a_silent_archive_for_which_nothing_waits_any_more_is_no_alert_whoever_r
     Circuits().ask(hasty.node)
     assert [subject for _, subject, *_ in site.alerts()] == ["pacs"]
     with writing(site.node.engine) as connection:
-        jobs.cancel(connection, delivery, who="anna")
+        commands.cancel(connection, delivery, who="anna")
     Circuits().ask(hasty.node)
     assert site.alerts() == []
     close_site(hasty)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from router.db import findings, holdings, jobs
+from router.db import commands, findings, holdings, jobs
 from router.db.engine import reading, writing
 from router.domain.job import Lane, Outcome, State
 from router.node import Node
@@ -77,7 +77,7 @@ def test_a_delivery_of_results_that_are_gone_says_so(site: Site, delivery: int) 
     with archive() as far:
         site.destinations(pacs(far))
         with writing(site.node.engine) as connection:
-            again = jobs.rerun(connection, delivery, who="anna")
+            again = commands.rerun(connection, delivery, who="anna")
         with delivering(site):
             job = site.ended(again)
         assert far.asked == []
