@@ -58,7 +58,8 @@ class Circuits:
     def silent(self, node: Node, name: str, problem: Unreachable) -> None:
         """It does not answer; after a while somebody should know."""
         patience = node.settings.delivery.alert_after_min
-        silent_s = time.monotonic() - self.since.setdefault(name, time.monotonic())
+        at = time.monotonic()
+        silent_s = at - self.since.setdefault(name, at)
         if silent_s < 60 * patience or name in self.alerted:
             return
         what = f"{problem.what}, for more than {patience:g} minutes now; its deliveries wait"
