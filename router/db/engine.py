@@ -93,7 +93,7 @@ def fault(error: BaseException) -> str:
     """
     if isinstance(error, Problem):
         return error.what
-    if isinstance(error, OSError) and error.errno in errorcode:
+    if isinstance(error, OSError) and error.errno is not None and error.errno in errorcode:
         return errorcode[error.errno]
     said = getattr(error, "orig", None)
     return str(getattr(said, "sqlite_errorname", None) or getattr(said, "sqlstate", None) or type(error).__name__)
