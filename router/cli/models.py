@@ -1,5 +1,9 @@
 """`isocenter models`: MONAI bundles as pipelines; installed from a folder or a zip, offline, judged before they run."""
 
+import os
+import pwd
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +22,40 @@ Name = Annotated[str, typer.Argument(help="Its name, from `isocenter models list
 
 class Damaged(Problem):
     """An installed bundle is not what was installed."""
+
+
+class NotYours(Problem):
+    """This account may not write the folder of the node's bundles, or may not read what is to be installed."""
+
+
+@contextmanager
+def allowed_to(root: Path) -> Iterator[None]:
+    """Say in our words what this account may not do.
+
+    Raises:  NotYours
+    """
+    try:
+        yield
+    except PermissionError as error:
+        there = Path(str(error.filename or root))
+        account = name_of(os.geteuid())
+        if not there.is_relative_to(root):
+            raise NotYours(
+                f"{there} may not be read by the account {account}", remedy="Copy it to where that account may read"
+            ) from error
+        owner = name_of(next(one for one in (root, *root.parents) if one.exists()).stat().st_uid)
+        raise NotYours(
+            f"{there} may not be written by the account {account}; it is {owner}'s",
+            remedy=f"Run the command as that account: sudo -u {owner} isocenter models ...",
+        ) from error
+
+
+def name_of(uid: int) -> str:
+    """An account of this machine, by its number where it has no name."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def root_of(config: Path) -> Path:
@@ -45,7 +83,8 @@ def add(
     from pipelines import models as shelf
 
     root = root_of(config)
-    installed = shelf.add(source, root, name=name, trial=trial, allowed=catalog.allowed())
+    with allowed_to(root):
+        installed = shelf.add(source, root, name=name, trial=trial, allowed=catalog.allowed())
     talk.print(f"{installed.name} {installed.version} is installed ({installed.task}, {installed.digest[:12]})")
 
 
@@ -54,7 +93,9 @@ def list_(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Installed bundles, a line each."""
     from pipelines import models as shelf
 
-    rows = [asdict(one) for one in shelf.list_(root_of(config))]
+    root = root_of(config)
+    with allowed_to(root):
+        rows = [asdict(one) for one in shelf.list_(root)]
     columns = ("name", "version", "task", "title", "digest", "added_at")
     print_rows(rows, columns, as_json=as_json, empty="No bundle is installed.")
 
@@ -83,5 +124,7 @@ def remove(name: Name, config: Config = DEFAULT_CONFIG) -> None:
     """Take a bundle away; jobs that want it are refused from then on."""
     from pipelines import models as shelf
 
-    removed = shelf.remove(root_of(config), name)
+    root = root_of(config)
+    with allowed_to(root):
+        removed = shelf.remove(root, name)
     talk.print(f"{removed.name} {removed.version} is removed")

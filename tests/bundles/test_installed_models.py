@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,6 +148,54 @@ def test_a_digest_covers_names_and_bytes_and_not_times(bundle: Path, tmp_path: P
 
 
 # ---------------------------------------------------------------- the signed allow-list
+
+FOREIGN = """
+import os, sys
+from pathlib import Path
+from dicom_sr.problem import Problem
+from pipelines import catalog, models as shelf
+from router import config
+from router.cli import models
+act, root, given = sys.argv[1:]
+models.root_of = lambda _: Path(root)
+os.setgid(65534)
+os.setuid(65534)
+try:
+    models.add(Path(given), trial=False) if act == "add" else models.remove(given)
+except Problem as problem:
+    print(problem)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another account")
+def test_another_account_than_the_services_is_told_which_one(bundle: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        place, source = Path(folder), Path(folder) / "source"
+        place.chmod(0o755)
+        shutil.copytree(bundle, source)
+        models.add(source, place / "models", trial=False)
+        (place / "models").chmod(0o755)
+        name = models.list_(place / "models")[0].name
+
+        def says(*words: str | Path) -> str:
+            done = subprocess.run(
+                [sys.executable, "-c", FOREIGN, *map(str, words)], capture_output=True, text=True, check=False,
+                cwd=REPOSITORY,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        for words in (("add", place / "models", source), ("remove", place / "models", name)):
+            said = says(*words)
+            assert "may not be written by the account nobody; it is root's" in said
+            assert "sudo -u root isocenter models" in said
+        source.chmod(0o700)
+        (place / "theirs").mkdir()
+        (place / "theirs").chmod(0o777)
+        assert "may not be read by the account nobody" in says("add", place / "theirs", source)
+        assert [one.name for one in models.list_(place / "models")] == [name]
+
 
 SIGNED = """
 import os, sys
