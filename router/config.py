@@ -271,7 +271,6 @@ class Delivery(Section):
     at_once: dict[str, Annotated[int, Field(ge=1, le=8)]] = Field(
         {}, description="Deliveries to one destination at a time, by its name, as in pacs: 2; else one after the other"
     )
-    alert_after_min: float = Field(15, ge=0, description="A destination that has been silent for so long is an alert")
 
 
 class Results(Section):
@@ -279,6 +278,35 @@ class Results(Section):
 
     series_number_base: int = Field(9000, ge=1, description="SeriesNumber of the first result; unique in its study")
     institution_name: str | None = Field(None, description="Copied into results; default: as in the source")
+
+
+class Oidc(Section):
+    """Logging in with accounts of another place (OpenID Connect); ISOCENTER_OIDC_SECRET may hold our secret there."""
+
+    issuer: str | None = Field(
+        None,
+        pattern="^(https://|http://(127\\.0\\.0\\.1|localhost)[:/])",
+        description="The provider; null: passwords only",
+    )
+    client_id: str | None = Field(None, description="Our name there")
+    client_secret_file: Path | None = Field(None, description="File that holds our secret there; relative to this file")
+    label: str = Field("your hospital account", max_length=60, description="What the login page calls it")
+    scopes: list[str] = Field(["openid", "profile"], description="What is asked for; openid is among them")
+    name_claim: str = Field("preferred_username", description="Which claim is a person's name here")
+    groups_claim: str = Field("groups", description="Which claim lists a person's groups")
+    viewers: list[str] = Field([], description="Groups that may look")
+    operators: list[str] = Field([], description="Groups that may also move jobs")
+    admins: list[str] = Field([], description="Groups that may also change rules, sources, destinations and users")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "Oidc":
+        if self.issuer is not None and self.client_id is None:
+            raise ValueError("issuer needs client_id")
+        if self.issuer is not None and not (self.viewers or self.operators or self.admins):
+            raise ValueError("issuer needs a group under viewers, operators or admins: else nobody could log in")
+        if "openid" not in self.scopes:
+            raise ValueError("scopes must name openid")
+        return self
 
 
 class Web(Section):
@@ -296,6 +324,15 @@ class Web(Section):
     viewer_url: str | None = Field(
         None, description="Link into the site's viewer; {StudyInstanceUID} stands for the study's"
     )
+    viewer_path: Path | None = Field(
+        None, description="Folder of OHIF's built pages, shown under /viewer; relative to this file"
+    )
+    public_url: str | None = Field(
+        None,
+        pattern="^https?://[^/]+$",
+        description="The window as browsers name it, such as https://isocenter.example",
+    )
+    oidc: Oidc = Oidc()
 
 
 class Heartbeat(Section):
@@ -304,6 +341,47 @@ class Heartbeat(Section):
     every_min: float | None = Field(None, gt=0, description="Minutes between two cycles; null beats only when asked")
     deadline_s: float = Field(300, gt=0, description="It must be back after so long, else an alert names the stage")
     folder: Path = Field(Path("heartbeat"), description="Where its results go; relative to this file")
+
+
+class Email(Section):
+    """Alerts by e-mail; the password is that of ISOCENTER_SMTP_PASSWORD, or stands in a file."""
+
+    host: str | None = Field(None, description="The mail server that takes them; null sends none")
+    port: Port = Field(25, description="Its TCP port: 25, 587 with starttls, 465 with tls")
+    security: Literal["none", "starttls", "tls"] = Field("none", description="Encryption; both check the certificate")
+    username: str | None = Field(None, description="Where the server wants to know who sends")
+    password_file: Path | None = Field(None, description="File that holds the password; relative to this file")
+    sender: str = Field("isocenter@localhost", description="Address from which they come")
+    to: list[str] = Field([], description="Addresses to which they go")
+
+    @model_validator(mode="after")
+    def _has_readers(self) -> "Email":
+        if self.host is not None and not self.to:
+            raise ValueError("host needs at least one address under `to`")
+        if any(not re.fullmatch(r"[^@\s,;<>]+@[^@\s,;<>]+", one) for one in (self.sender, *self.to)):
+            raise ValueError("an address is name@place, one an entry")
+        return self
+
+
+class Alerts(Section):
+    """When somebody should be told, and how. What leaves the machine names no patient."""
+
+    destination_down_min: float | None = Field(
+        10, ge=0, description="A destination has not answered for so long while deliveries wait; null: no alert"
+    )
+    stat_waiting_min: float | None = Field(2, ge=0, description="A stat job was not begun for so long; null: no alert")
+    results_moved_days: float | None = Field(
+        7, gt=0, description="Results of the last so many days against those of 90 days before; null: no alert"
+    )
+    webhook_url: str | None = Field(None, pattern="^https?://", description="Alerts are posted here as JSON")
+    webhook_key_file: Path | None = Field(
+        None, description="Key of the X-Isocenter-Signature (HMAC-SHA256 of the body); relative to this file"
+    )
+    syslog: str | None = Field(
+        None, pattern="^(udp|tcp|tls)://[^/:]+(:[0-9]+)?$", description="udp://, tcp:// or tls://HOST:PORT"
+    )
+    syslog_ca_file: Path | None = Field(None, description="Certificates that may sign that receiver's")
+    email: Email = Email()
 
 
 class Log(Section):
@@ -333,6 +411,7 @@ class Settings(Section):
     results: Results = Results()
     web: Web = Web()
     heartbeat: Heartbeat = Heartbeat()
+    alerts: Alerts = Alerts()
     log: Log = Log()
     run_path: Path = Field(
         Path("run"), description="Folder of sockets and locks, on a local disk; relative to this file"
@@ -340,6 +419,8 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _tls_has_what_it_needs(self) -> "Settings":
+        if self.web.oidc.issuer is not None and self.web.public_url is None:
+            raise ValueError("web.oidc needs web.public_url: the provider sends browsers back there")
         if self.web.tls and self.tls.certificate_file is None:
             raise ValueError("web.tls needs tls.certificate_file and tls.key_file")
         if self.heartbeat.every_min is not None and not self.listener.plain:
@@ -402,8 +483,23 @@ def absolute(settings: Settings, folder: Path) -> Settings:
         for name in ("key_file", "heads_file", "syslog_ca_file")
         if (value := getattr(settings.audit, name)) is not None
     }
+    alerts = {
+        name: folder / value
+        for name in ("webhook_key_file", "syslog_ca_file")
+        if (value := getattr(settings.alerts, name)) is not None
+    }
+    email = settings.alerts.email
+    if email.password_file is not None:
+        email = email.model_copy(update={"password_file": folder / email.password_file})
+    oidc = settings.web.oidc
+    if oidc.client_secret_file is not None:
+        oidc = oidc.model_copy(update={"client_secret_file": folder / oidc.client_secret_file})
+    viewer = settings.web.viewer_path
+    web = {"oidc": oidc, "viewer_path": None if viewer is None else folder / viewer}
     return settings.model_copy(
         update={
+            "web": settings.web.model_copy(update=web),
+            "alerts": settings.alerts.model_copy(update={**alerts, "email": email}),
             "audit": settings.audit.model_copy(update=trail),
             "tls": tls,
             "storage": storage,

@@ -18,6 +18,8 @@
     │   └── NotFetched: not everything that was asked for came
     ├── cli.forget
     │   └── NotForgotten: a patient cannot be forgotten (yet)
+    ├── cli._far
+    │   └── NodeRefuses: a node elsewhere does not do what we ask, or does not answer
     ├── cli.heartbeat
     │   └── NoHeartbeat: the heartbeat's phantom has not come back, or there is nobody who could send it
     ├── cli.init
@@ -25,7 +27,8 @@
     ├── cli.inspect
     │   └── NotInspectable: a file cannot be read as DICOM
     ├── cli.models
-    │   └── Damaged: an installed bundle is not what was installed
+    │   ├── Damaged: an installed bundle is not what was installed
+    │   └── NotYours: this account may not write the node's bundles, or not read what is to be installed
     ├── cli.pipelines
     │   └── NotPaused: there is nothing to resume
     ├── cli.run
@@ -88,6 +91,8 @@
     │   └── Refused: an instance that is not taken, with the status that says so
     ├── ingest.walker
     │   └── NotParseable: bytes that are no data set in the transfer syntax under which they came
+    ├── notify
+    │   └── NotSent: a channel for alerts does not take them
     ├── passwords
     │   └── WeakPassword: a password is too short, too long or the user's own name
     ├── query.exchange
@@ -120,6 +125,9 @@
     │   └── Broken: a body that is no multipart message of the boundary that its header names
     ├── web.dicomweb.model
     │   └── UnreadableObject: a file of the store is not the DICOM object that the index says
+    ├── web.oidc
+    │   ├── ProviderUnreachable: the provider of accounts does not answer as it should
+    │   └── NotLetIn: the provider's answer does not let anybody in
     ├── web.pictures
     │   └── NothingToSee: a job has no pictures: it is no inference, or its files are not here any more
     ├── web.server

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from router.db import breakers, receipts, results, studies
 from router.db import jobs as queue
+from router.db.alerts import Alert
 from router.db.breakers import Paused
 from router.db.engine import now
 from router.db.revisions import Revision
@@ -111,6 +112,20 @@ def job_in_full(connection: Connection, job_id: int, when: When = utc) -> dict[s
         values["standing"] = receipts.standing_of(connection, found)
         values["receipts"] = receipts.of_job(connection, job_id)
     return values
+
+
+def alert(one: Alert, when: When = utc) -> dict[str, Any]:
+    """An alert's line."""
+    return {
+        "id": one.id,
+        "kind": one.kind,
+        "subject": one.subject,
+        "what": one.what,
+        "remedy": one.remedy,
+        "raised": when(one.raised_at),
+        "times": one.times,
+        "ended": when(one.ended_at),
+    }
 
 
 def card(spec: "Spec") -> dict[str, Any]:

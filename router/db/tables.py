@@ -84,6 +84,7 @@ account = Table(
     Column("password_hash", Text, comment="Argon2id; NULL for one who logs in elsewhere"),
     Column("created_at", BigInteger, nullable=False),
     Column("password_at", BigInteger, comment="when the password was last set"),
+    Column("subject", Text, unique=True, comment="provider and subject of one who logs in elsewhere"),
     one_of("role", Role),
 )
 """Who may use the window."""
@@ -176,7 +177,14 @@ Index("ix_study_patient_name", study.c.patient_name, study.c.study_instance_uid)
 Index("ix_study_accession_number", study.c.accession_number)
 Index("ix_study_study_date", study.c.study_date, study.c.study_instance_uid)
 Index("ix_study_last_instance_at", study.c.last_instance_at)
+Index("ix_study_state", study.c.state, study.c.last_instance_at)
 Index("ix_study_completed_at", study.c.completed_at)
+Index(
+    "ix_study_attention",
+    study.c.last_instance_at,
+    sqlite_where=text("attention IS NOT NULL"),
+    postgresql_where=text("attention IS NOT NULL"),
+)
 Index(
     "ix_study_held",
     study.c.study_instance_uid,
@@ -633,3 +641,13 @@ Index(
     sqlite_where=alert.c.ended_at.is_(None),
     postgresql_where=alert.c.ended_at.is_(None),
 )
+
+alert_message = Table(
+    "alert_message",
+    metadata,
+    Column("alert_id", ID, ForeignKey("alert.id"), primary_key=True),
+    Column("channel", Text, primary_key=True, comment="email, webhook, syslog"),
+    Column("over", Boolean, primary_key=True, comment="whether it said that the alert is over"),
+    Column("sent_at", BigInteger, nullable=False),
+)
+"""What has left this machine of each alert."""

@@ -93,6 +93,7 @@ EVENTS: Mapping[str, Act] = {
     "job.rerun": Act.COMMANDED,
     "pipeline.paused": Act.COMMANDED,
     "pipeline.resumed": Act.COMMANDED,
+    "alert.ended": Act.COMMANDED,
     "user.logged_in": Act.LOGGED_IN,
     "user.logged_out": Act.LOGGED_IN,
     "association.rejected": Act.TURNED_AWAY,

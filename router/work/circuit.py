@@ -13,6 +13,7 @@ from router import destinations
 from router.db import alerts, circuits
 from router.db.engine import reading, writing
 from router.destinations import Context, Rejected, Unreachable
+from router.domain.alarms import DESTINATION
 from router.domain.job import Lane
 from router.node import Node
 from router.work.outbox import in_force
@@ -22,23 +23,19 @@ log = structlog.get_logger()
 PATIENCE_S = 10.0
 """The longest wait for one echo."""
 
-DOWN = "destination.down"
-"""The alert that stands while deliveries wait for a destination that has been silent for long."""
-
 
 class Circuits:
-    """What this process knows beyond the rows: since when each destination has been silent, and which are alerts."""
+    """What this process knows beyond the rows: since when each destination has been silent."""
 
     def __init__(self) -> None:
         self.since: dict[str, float] = {}
-        self.alerted: set[str] = set()
 
     def ask(self, node: Node) -> None:
         """Ask every destination for which deliveries wait whether it is back."""
         with reading(node.engine) as connection:
             waiting = circuits.unreachable(connection)
             known = in_force(connection) if waiting else {}
-            over = set(alerts.standing(connection, DOWN)) - set(waiting)
+            over = alerts.stands(connection, DESTINATION).keys() - set(waiting)
         for name in waiting:
             destination = known.get(name)
             try:
@@ -50,38 +47,37 @@ class Circuits:
                 self.back(node, name)
             else:
                 self.back(node, name)
-        for name in over | (self.since.keys() - set(waiting)):  # nothing waits for it any more
+        for name in self.since.keys() - set(waiting):
+            self.since.pop(name)
+        if over:
             with writing(node.engine) as connection:
-                alerts.end(connection, DOWN, name)
-            self.forget(name)
+                for name in over:
+                    alerts.end(connection, DESTINATION, name)
 
     def silent(self, node: Node, name: str, problem: Unreachable) -> None:
         """It does not answer; after a while somebody should know."""
-        patience = node.settings.delivery.alert_after_min
         at = time.monotonic()
         silent_s = at - self.since.setdefault(name, at)
-        if silent_s < 60 * patience or name in self.alerted:
+        after_min = node.settings.alerts.destination_down_min
+        if after_min is None or silent_s < after_min * 60:
             return
-        what = f"{problem.what}, for more than {patience:g} minutes now; its deliveries wait"
-        remedy = f"{problem.remedy}. They go on by themselves as soon as it answers"
-        with writing(node.engine) as connection:
-            alerts.raise_(connection, DOWN, name, what=what, remedy=remedy)
-        self.alerted.add(name)
+        with reading(node.engine) as connection:
+            known = name in alerts.stands(connection, DESTINATION)
+        if known:
+            return
         log.error("destination.down", destination=name, silent_s=round(silent_s), reason=problem.what)
+        what = f"destination {name} has not answered for {silent_s / 60:.0f} min, and deliveries wait for it"
+        with writing(node.engine) as connection:
+            alerts.raise_(connection, DESTINATION, name, what=what, remedy=problem.remedy)
 
     def back(self, node: Node, name: str) -> None:
         """It answers: what waited is due."""
         with writing(node.engine) as connection:
             number = circuits.go_on(connection, name)
-            alerts.end(connection, DOWN, name)
+            alerts.end(connection, DESTINATION, name)
         log.info("destination.up", destination=name, deliveries=number)
-        self.forget(name)
-        node.bell.ring(Lane.DELIVER)
-
-    def forget(self, name: str) -> None:
-        """Its silence is over."""
         self.since.pop(name, None)
-        self.alerted.discard(name)
+        node.bell.ring(Lane.DELIVER)
 
 
 def context(node: Node) -> Context:

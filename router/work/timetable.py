@@ -10,7 +10,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from router import query
 from router.db.engine import fault
 from router.node import Node
-from router.work import heartbeat, retain
+from router.work import heartbeat, retain, watch
 from router.work.circuit import Circuits
 from router.work.loop import sweep, wake_overdue
 from router.work.seal import seal_due
@@ -24,6 +24,9 @@ TIMETABLE: tuple[tuple[str, float, Callable[[Node], object]], ...] = (
     ("commitments.report", 60.0, query.report_due),
     ("audit.seal", 30.0, seal_due),
     ("heartbeat.step", 2.0, heartbeat.step),
+    ("alerts.watch", 10.0, watch.look),
+    ("alerts.results", 3600.0, watch.compare),
+    ("alerts.tell", 10.0, watch.tell),
     ("retention.run", 300.0, retain.run),
 )
 """Name, seconds between two runs, and what is run."""

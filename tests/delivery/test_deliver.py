@@ -12,8 +12,8 @@ from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import CTImageStorage  # type: ignore[attr-defined]
 from structlog.testing import capture_logs
 
-from router.db import commands
-from router.db.engine import writing
+from router.db import alerts, commands
+from router.db.engine import reading, writing
 from router.domain.job import Lane, Outcome, State
 from router.work import deliver, loop
 from router.work.circuit import Circuits
@@ -206,35 +206,35 @@ def test_deliveries_go_on_as_soon_as_the_archive_answers_its_echo(site: Site) ->
     close_site(slow)
 
 
-def test_an_archive_that_is_silent_for_long_is_an_alert_until_it_answers(site: Site) -> None:
+def test_an_archive_that_is_silent_for_long_is_an_alert_once_and_until_it_answers(site: Site) -> None:
+    slow = open_site(
+        site.folder,
+        alerts={"destination_down_min": 0},
+        delivery={"retry_first_s": 3000, "retry_cap_s": 6000, "timeout_s": 5},
+    )
     far = Archive(port=free_port())
-    site.destinations(pacs(far))
-    patient = open_site(site.folder, delivery={"retry_first_s": 3000, "retry_cap_s": 6000})
-    hasty = open_site(site.folder, delivery={"retry_first_s": 3000, "retry_cap_s": 6000, "alert_after_min": 0})
-    (delivery,) = produce(site, "pacs")
-    with delivering(hasty):
-        until(lambda: site.job(delivery).problem == "Unreachable", what="the first attempt")
-        circuits = Circuits()
-        circuits.ask(patient.node)
-        assert site.alerts() == []
-        with capture_logs() as logs:
-            for _ in range(3):
-                circuits.ask(hasty.node)
-        assert [one["destination"] for one in logs if one["event"] == "destination.down"] == ["pacs"]
-        ((kind, subject, what, times),) = site.alerts()
-        assert (kind, subject, times) == ("destination.down", "pacs", 1)
-        assert "ARCHIVE" in what
-        with archive(state=far, port=far.port):
-            circuits.ask(hasty.node)
-            assert site.ended(delivery).outcome is Outcome.DELIVERED
-    assert site.alerts() == []
-    close_site(patient)
-    close_site(hasty)
+    slow.destinations(pacs(far))
+    (delivery,) = produce(slow, "pacs")
+    with delivering(slow):
+        until(lambda: slow.job(delivery).problem == "Unreachable", what="the first attempt")
+    circuits = Circuits()
+    with capture_logs() as logs:
+        for _ in range(3):
+            circuits.ask(slow.node)
+    assert [(one["event"], one["destination"]) for one in logs] == [("destination.down", "pacs")]
+    with reading(slow.node.engine) as connection:
+        (one,) = alerts.list_(connection)
+    assert (one.kind, one.subject, one.times) == ("destination.down", "pacs", 1)
+    with archive(state=far, port=far.port):
+        Circuits().ask(slow.node)
+    with reading(slow.node.engine) as connection:
+        assert not alerts.list_(connection)
+    close_site(slow)
 
 
 def test_a_silent_archive_for_which_nothing_waits_any_more_is_no_alert_whoever_raised_it(site: Site) -> None:
     site.destinations(pacs(Archive(port=free_port())))
-    hasty = open_site(site.folder, delivery={"alert_after_min": 0})
+    hasty = open_site(site.folder, alerts={"destination_down_min": 0})
     (delivery,) = produce(site, "pacs")
     with delivering(hasty):
         until(lambda: site.job(delivery).problem == "Unreachable", what="the first attempt")

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from dicom_sr.problem import Problem
 from router.node import Node
-from router.web.api import audit, books, events, jobs, people, pictures, studies, system
+from router.web.api import alerts, audit, books, events, jobs, people, pictures, studies, system
 from router.web.api.words import Trouble, status_of, trouble_of
 from router.web.doors import API
 from router.web.live import Live
@@ -26,7 +26,7 @@ SECURITY = {
 
 def add_to(app: FastAPI, node: Node, live: Live) -> None:
     """Give the application the API and one form for whatever goes wrong."""
-    for module in (studies, jobs, pictures, books, people, audit, system):
+    for module in (studies, jobs, pictures, books, people, audit, alerts, system):
         app.include_router(module.routes(node), prefix=API)
     app.include_router(events.routes(node, live), prefix=API)
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from dicom_sr.problem import Problem
 from pipelines.spec import UnknownPipeline
 from router.db.accounts import LastAdmin, UnknownUser, UserExists
+from router.db.alerts import NoSuchAlert
 from router.db.jobs import UnknownJob
 from router.db.revisions import UnknownRevision
 from router.db.studies import UnknownStudy
@@ -35,6 +36,7 @@ class Trouble(BaseModel):
 STATUS: Mapping[type[Problem], int] = {
     UnknownJob: 404,
     UnknownStudy: 404,
+    NoSuchAlert: 404,
     UnknownRevision: 404,
     UnknownUser: 404,
     UnknownToken: 404,

@@ -61,6 +61,16 @@ def upgrade() -> None:
         )
 
     op.create_table(
+        "alert_message",
+        sa.Column("alert_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("channel", sa.Text(), nullable=False, comment="email, webhook, syslog"),
+        sa.Column("over", sa.Boolean(), nullable=False, comment="whether it said that the alert is over"),
+        sa.Column("sent_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["alert_id"], ["alert.id"], name=op.f("fk_alert_message_alert_id")),
+        sa.PrimaryKeyConstraint("alert_id", "channel", "over", name=op.f("pk_alert_message")),
+    )
+
+    op.create_table(
         "audit",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
@@ -126,8 +136,10 @@ def upgrade() -> None:
         sa.Column("password_hash", sa.Text(), nullable=True, comment="Argon2id; NULL for one who logs in elsewhere"),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("password_at", sa.BigInteger(), nullable=True, comment="when the password was last set"),
+        sa.Column("subject", sa.Text(), nullable=True, comment="provider and subject of one who logs in elsewhere"),
         sa.CheckConstraint("role IN ('viewer', 'operator', 'admin')", name=op.f("ck_account_role")),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_account")),
+        sa.UniqueConstraint("subject", name=op.f("uq_account_subject")),
     )
     op.create_table(
         "session",
@@ -550,6 +562,13 @@ def upgrade() -> None:
         batch_op.create_index("ix_study_completed_at", ["completed_at"], unique=False)
         batch_op.create_index("ix_study_decide_at", ["decide_at"], unique=False)
         batch_op.create_index(
+            "ix_study_attention",
+            ["last_instance_at"],
+            unique=False,
+            sqlite_where=sa.text("attention IS NOT NULL"),
+            postgresql_where=sa.text("attention IS NOT NULL"),
+        )
+        batch_op.create_index(
             "ix_study_held",
             ["study_instance_uid"],
             unique=False,
@@ -557,6 +576,7 @@ def upgrade() -> None:
             postgresql_where=sa.text("held_reason IS NOT NULL"),
         )
         batch_op.create_index("ix_study_last_instance_at", ["last_instance_at"], unique=False)
+        batch_op.create_index("ix_study_state", ["state", "last_instance_at"], unique=False)
         batch_op.create_index(
             "ix_study_patient", ["patient_id", "issuer_of_patient_id", "study_instance_uid"], unique=False
         )
