@@ -41,6 +41,7 @@ class Account:
     password_hash: str | None
     created_at: int
     password_at: int | None
+    subject: str | None = None
 
     def __repr__(self) -> str:
         return f"Account({self.name}, {self.role})"
@@ -81,6 +82,25 @@ def list_(connection: Connection) -> list[Account]:
     """All users by name."""
     rows = connection.execute(select(account).order_by(account.c.name)).mappings()
     return [Account(**{**row, "role": Role(row["role"])}) for row in rows]
+
+
+def from_elsewhere(connection: Connection, name: str, subject: str, role: Role) -> str:
+    """Who logs in elsewhere as this subject, with the role that they have there now; the name that they have here.
+
+    The first name is kept whatever the provider calls them later: it is in the audit. A name that another user has is
+    never taken over.
+
+    Raises:  UserExists
+    """
+    known = connection.execute(select(account.c.name, account.c.role).where(account.c.subject == subject)).one_or_none()
+    if known is None:
+        add(connection, name, role, None, who="oidc")
+        connection.execute(update(account).where(account.c.name == name).values(subject=subject))
+        return name
+    if known.role != role:
+        connection.execute(update(account).where(account.c.name == known.name).values(role=role))
+        audit.write(connection, "oidc", "users.changed", change="role", user=known.name, role=str(role))
+    return str(known.name)
 
 
 def set_password(connection: Connection, name: str, password_hash: str, *, who: str) -> None:

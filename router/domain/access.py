@@ -4,6 +4,7 @@ How long a wrong password costs is decided here, too: failures are counted for t
 neither many names from one place nor one name from many places can be tried quickly.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -70,5 +71,6 @@ WITH_ADDRESS = Patience(free=20, longest_s=900.0)
 """Many people may share an address behind one proxy."""
 FORGET_AFTER_S = 86_400.0
 """Failures that are a day old count no more."""
+USER_NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,79}")
 SHORTEST_PASSWORD = 12
 LONGEST_PASSWORD = 256

@@ -3,13 +3,22 @@
 from html import escape
 from string import Template
 from typing import Annotated
+from urllib.parse import urlencode
 
+import structlog
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from dicom_sr.problem import Problem
+from router.db.accounts import UserExists
 from router.node import Node
-from router.web import signin
+from router.web import oidc, signin
 from router.web.guard import BY_COOKIE, COOKIE, PERSON
+
+log = structlog.get_logger()
+ATTEMPT = "isocenter_oidc"
+LONGEST_S = 600
+"""How long a person may take at the provider."""
 
 PAGE = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><link rel="icon" href="data:,"><title>Log in - Isocenter</title>
@@ -29,6 +38,8 @@ background:transparent;color:inherit}
 button{width:100%;margin-top:1.5rem;padding:.7rem;border:0;border-radius:8px;background:var(--key);color:#fff;
 font:inherit;font-weight:600;cursor:pointer}
 :focus-visible{outline:3px solid var(--key);outline-offset:2px}.bad{color:var(--bad);font-weight:600}
+.or{margin:1rem 0 0}.key{display:block;padding:.7rem;border:1px solid var(--key);border-radius:8px;text-align:center;
+color:inherit;font-weight:600;text-decoration:none}
 small{display:block;margin-top:1.4rem;color:var(--soft)}
 </style></head><body><main><h1>Isocenter</h1><p>$place</p>$said
 <form method="post" action="/login"><input type="hidden" name="next" value="$next">
@@ -36,14 +47,20 @@ small{display:block;margin-top:1.4rem;color:var(--soft)}
 <input id="name" name="name" autocomplete="username" autocapitalize="none" required autofocus>
 <label for="password">Password</label>
 <input id="password" name="password" type="password" autocomplete="current-password" required>
-<button type="submit">Log in</button></form>
+<button type="submit">Log in</button></form>$elsewhere
 <small>Research use only; not a medical device.</small></main></body></html>
 """)
 
 
+ELSEWHERE = Template('<p class="or"><a class="key" href="$there">Log in with $label</a></p>')
+
+
 def page(node: Node, *, goal: str, said: str = "", status: int = 200) -> HTMLResponse:
     """The page, with what is to be said of the last attempt."""
+    other = node.settings.web.oidc
+    there = f"/login/oidc?{urlencode({'next': goal})}"
     text = PAGE.substitute(
+        elsewhere="" if other.issuer is None else ELSEWHERE.substitute(there=escape(there), label=escape(other.label)),
         place=escape(f"{node.settings.ae_title}: studies, results, rules"),
         next=escape(goal),
         said=f'<div class="bad" role="alert">{escape(said)}</div>' if said else "",
@@ -83,10 +100,50 @@ def routes(node: Node, *, tls: bool) -> APIRouter:
             return refused
         except signin.WrongPassword as problem:
             return page(node, goal=inside(goal), said=f"{problem.what}.", status=401)
+        return begun(secret, goal)
+
+    def begun(secret: str, goal: str) -> Response:
         answer = RedirectResponse(inside(goal), status_code=303)
         age = round(node.settings.web.session_hours * 3600)
         answer.set_cookie(COOKIE, secret, max_age=age, httponly=True, samesite="lax", secure=tls, path="/")
         return answer
+
+    provider = oidc.Provider(node.settings.web.oidc, node.settings.web.public_url or "")
+
+    @router.get("/login/oidc")
+    def begin(goal: Annotated[str, Query(alias="next", max_length=2000)] = "/") -> Response:
+        if node.settings.web.oidc.issuer is None:
+            return page(node, goal="/", said="Users of this node have a password.", status=404)
+        try:
+            there, attempt = provider.begin(inside(goal))
+        except oidc.ProviderUnreachable as problem:
+            return failed(problem, 502)
+        answer = RedirectResponse(there, status_code=303)
+        answer.set_cookie(
+            ATTEMPT, attempt.kept(), max_age=LONGEST_S, httponly=True, samesite="lax", secure=tls, path="/login/oidc"
+        )
+        return answer
+
+    @router.get("/login/oidc/done")
+    def done(request: Request) -> Response:
+        attempt = oidc.Attempt.of(request.cookies.get(ATTEMPT, ""))
+        if node.settings.web.oidc.issuer is None:
+            return page(node, goal="/", said="Users of this node have a password.", status=404)
+        try:
+            known = provider.finish(attempt, dict(request.query_params))
+            secret = signin.log_in_from_elsewhere(node.engine, known, request.client.host if request.client else "")
+        except oidc.ProviderUnreachable as problem:
+            answer = failed(problem, 502)
+        except (oidc.NotLetIn, UserExists) as problem:
+            answer = failed(problem, 403)
+        else:
+            answer = begun(secret, attempt.goal if attempt else "/")
+        answer.delete_cookie(ATTEMPT, path="/login/oidc")
+        return answer
+
+    def failed(problem: Problem, status: int) -> Response:
+        log.warning("oidc.failed", problem=type(problem).__name__, what=problem.what)
+        return page(node, goal="/", said=f"{problem.what}. {problem.remedy}.", status=status)
 
     @router.post("/logout")
     def log_out(request: Request) -> Response:

@@ -11,8 +11,9 @@ from router import passwords
 from router.config import Web
 from router.db import accounts, audit, tokens
 from router.db.engine import now, reading, writing
-from router.domain.access import SCOPES, SECOND, WITH_ADDRESS, WITH_NAME, Person
+from router.domain.access import SCOPES, SECOND, USER_NAME, WITH_ADDRESS, WITH_NAME, Person
 from router.domain.audit import Outcome
+from router.web.oidc import Known, NotLetIn
 
 NOTED_EVERY = 60 * SECOND
 """How often the use of a session or a token is written down."""
@@ -66,6 +67,21 @@ def log_in(engine: Engine, name: str, password: str, address: str) -> str:
             audit.write(connection, f"user:{name}", "user.logged_in", address=address)
             return secret
     raise WrongPassword("the name or the password is wrong", remedy="Try again, or ask an admin for another password")
+
+
+def log_in_from_elsewhere(engine: Engine, known: Known, address: str) -> str:
+    """The secret of a new session for somebody whom the provider knows.
+
+    Raises:  UserExists, NotLetIn
+    """
+    if not USER_NAME.fullmatch(known.name):
+        raise NotLetIn("the provider gives this account no name that a user can have", remedy="See web.oidc.name_claim")
+    secret = passwords.secret()
+    with writing(engine) as connection:
+        name = accounts.from_elsewhere(connection, known.name, known.subject, known.role)
+        accounts.open_session(connection, name, passwords.digest(secret))
+        audit.write(connection, f"user:{name}", "user.logged_in", address=address, by="oidc")
+    return secret
 
 
 def log_out(engine: Engine, secret: str) -> None:

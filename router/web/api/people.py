@@ -8,11 +8,11 @@ from pydantic import BaseModel, Field
 from router import passwords, views
 from router.db import accounts, tokens
 from router.db.engine import reading, writing
-from router.domain.access import Role, Scope
+from router.domain.access import USER_NAME, Role, Scope
 from router.node import Node
 from router.web.api.words import Asking, Name, NoControl, may_answer
 
-UserName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._@-]{0,79}$", description="In small letters")]
+UserName = Annotated[str, Field(pattern=f"^{USER_NAME.pattern}$", description="In small letters")]
 
 
 class Me(BaseModel):
