@@ -295,7 +295,8 @@ def interfaces(of: Running) -> list[Section]:
             "5.1",
             "DICOMweb",
             (
-                "QIDO-RS and WADO-RS (studies, series, instances, metadata, frames, bulk data) below /dicom-web, with "
+                "QIDO-RS and WADO-RS (studies, series, instances, metadata, frames, rendered frames, bulk data) "
+                "below /dicom-web, with "
                 "a session or a bearer token. A destination may be reached by STOW-RS.",
             ),
         ),

@@ -13,6 +13,7 @@ READING = ("GET", "HEAD")
 WRITING = ("POST",)
 API = "/api/v1"
 DICOMWEB = "/dicom-web"
+VIEWER = "/viewer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,7 @@ DOORS: tuple[Door, ...] = (
     Door(path="/health", needs=OPEN),
     Door(path="/metrics", needs=Scope.METRICS),
     Door(path="/login", methods=("GET", "HEAD", "POST"), needs=OPEN),
+    *_doors(OPEN, READING, "/login/oidc", "/login/oidc/done"),
     Door(path="/logout", methods=("POST",), needs=Scope.READ),
     *_doors(
         Scope.READ,
@@ -52,6 +54,9 @@ DOORS: tuple[Door, ...] = (
         "/node",
         "/console/{file}",
         "/favicon.ico",
+        VIEWER,
+        f"{VIEWER}/",
+        f"{VIEWER}/{{file:rest}}",
     ),
     *_doors(Scope.ADMINISTER, READING, "/users", "/audit"),
     *_doors(Scope.ADMINISTER, READING, f"{API}/audit", f"{API}/audit.csv"),
@@ -68,6 +73,7 @@ DOORS: tuple[Door, ...] = (
                 "system",
                 "studies",
                 "studies/{uid}",
+                "alerts",
                 "jobs",
                 "jobs/{id}",
                 "jobs/{id}/pictures",
@@ -106,7 +112,9 @@ DOORS: tuple[Door, ...] = (
                 "studies/{study}/series/{series}/instances",
                 "studies/{study}/series/{series}/instances/{instance}",
                 "studies/{study}/series/{series}/instances/{instance}/metadata",
+                "studies/{study}/series/{series}/instances/{instance}/rendered",
                 "studies/{study}/series/{series}/instances/{instance}/frames/{numbers}",
+                "studies/{study}/series/{series}/instances/{instance}/frames/{number}/rendered",
                 "studies/{study}/series/{series}/instances/{instance}/bulkdata/{tag}",
             )
         ),
@@ -125,7 +133,9 @@ DOORS: tuple[Door, ...] = (
         WRITING,
         *(f"{API}/jobs/{{id}}/{verb}" for verb in ("retry", "cancel", "hold", "release", "rerun")),
         *(f"{API}/studies/{{uid}}/{verb}" for verb in ("hold", "release")),
+        f"{API}/alerts/{{id}}/end",
         f"{API}/destinations/{{name}}/echo",
+        f"{API}/destinations/{{name}}/examine",
     ),
     *_doors(
         Scope.CONFIGURE,

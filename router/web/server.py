@@ -19,11 +19,12 @@ from dicom_sr.problem import Problem
 from router.ingest.quiet import unvalidated
 from router.node import Node
 from router.tls import server_context
-from router.web import api, health, login
+from router.web import api, health, login, ohif
 from router.web.dicomweb.routes import routes as dicomweb
 from router.web.dicomweb.store import Inlet
 from router.web.doors import DICOMWEB
 from router.web.guard import Guard, Nonces
+from router.web.kept import Kept
 from router.web.live import Live
 from router.web.signin import Register
 
@@ -58,12 +59,15 @@ def build(node: Node, *, console: bool) -> FastAPI:
     app.include_router(login.routes(node, tls=tls))
     api.add_to(app, node, live)
     app.include_router(dicomweb(node, inlet), prefix=DICOMWEB)
+    if node.settings.web.viewer_path is not None:
+        app.include_router(ohif.routes(node.settings.web.viewer_path))
     if console:
         from router.web import console as pages  # takes a second, which only a window should
 
         pages.add_to(app, node, live)
     app.add_middleware(Nonces)
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5, exclude_content_types=NOT_COMPRESSED)
+    app.add_middleware(Kept)
     app.add_middleware(Guard, register=Register(node.engine, node.settings.web), web=node.settings.web, tls=tls)
     return app
 

@@ -22,7 +22,8 @@ from tests.web.conftest import Window
 NOBODY = 65534
 TALES = {
     "{uid}": "1.2.3", "{id}": "1", "{index}": "0", "{name}": "nobody", "{file:rest}": "a/b.js", "{file}": "console.css",
-    "{study}": "1.2.3", "{series}": "1.2.4", "{instance}": "1.2.5", "{numbers}": "1", "{tag}": "00091001",
+    "{study}": "1.2.3", "{series}": "1.2.4", "{instance}": "1.2.5", "{numbers}": "1", "{number}": "1",
+    "{tag}": "00091001",
 }  # fmt: skip
 
 
