@@ -47,6 +47,10 @@ def init(
     port: Annotated[int, typer.Option(help="Port of the listener", min=0, max=65535)] = 11112,
     timezone: Annotated[str, typer.Option(help="IANA time zone name")] = "UTC",
     quiet_period_s: Annotated[float, typer.Option(help="Silence after which a study is complete", min=0)] = 30.0,
+    settings_file: Annotated[
+        Path | None, typer.Option("--settings", help="Use this isocenter.yaml where it lies, and write none")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Do nothing where a node is already")] = False,
 ) -> None:
     """Write a commented isocenter.yaml and a database with a first rulebook, sources and the PACS as destination."""
     from router import passwords, starter
@@ -56,21 +60,29 @@ def init(
     from router.db.migrate import upgrade
 
     title, host, pacs_port = peer(pacs)
-    config = folder / "isocenter.yaml"
-    if config.exists():
+    config = settings_file or folder / "isocenter.yaml"
+    if settings_file is None and config.exists():
+        if once:
+            return
         raise AlreadyThere(f"{config} exists already", remedy="Choose another folder, or edit that file")
     closed_to_others()
     folder.mkdir(parents=True, exist_ok=True)
-    config.write_text(TEMPLATE.format(ae_title=ae_title, timezone=timezone, port=port, quiet=quiet_period_s))
+    if settings_file is None:
+        config.write_text(TEMPLATE.format(ae_title=ae_title, timezone=timezone, port=port, quiet=quiet_period_s))
     try:
         settings = load(config)
         place.refuse_network(settings.database.url)
     except Problem:
-        config.unlink()
+        if settings_file is None:
+            config.unlink()
         raise
     settings.storage.path.mkdir(parents=True, exist_ok=True)
     engine = connect(settings.database.url)
     upgrade(engine)
+    if node.exists(engine):
+        if once:
+            return
+        raise AlreadyThere(f"the database of {config} has a node already", remedy="Start it: `isocenter serve`")
     node.create(engine)
     password = passwords.made()
     kept = passwords.hashed(password, name="admin")
@@ -78,9 +90,10 @@ def init(
         accounts.add(connection, "admin", Role.ADMIN, kept, who="init")
         for kind, body in starter.starter(ae_title=title, host=host, port=pacs_port).items():
             revisions.add(connection, kind, body, author="init", note="first")
-    talk.print(
-        f"A node lies in {folder}: {config.name}, {Path(settings.database.url).name}, {settings.storage.path.name}/"
-    )
+    if settings_file is None:
+        talk.print(
+            f"A node lies in {folder}: {config.name}, {Path(settings.database.url).name}, {settings.storage.path.name}/"
+        )
     talk.print(f"Start it with: isocenter serve --config {config}")
     talk.print(
         f"Then open http://{settings.web.host}:{settings.web.port} and log in as admin. "

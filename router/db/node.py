@@ -31,6 +31,12 @@ def node_id(engine: Engine) -> str:
     return str(found)
 
 
+def exists(engine: Engine) -> bool:
+    """Whether this database has its node already."""
+    with reading(engine) as connection:
+        return connection.execute(select(tables.node.c.node_id)).scalar_one_or_none() is not None
+
+
 def _exists(engine: Engine) -> bool:
     """Whether there is a schema at all; looking must not make an empty SQLite file."""
     file = engine.url.database
