@@ -18,6 +18,7 @@ from router.cli._common import (
     talk,
     who,
 )
+from router.cli._far import Far, Url
 from router.db import commands
 from router.db import jobs as queue
 from router.db.engine import reading, writing
@@ -39,19 +40,27 @@ def list_(
     study: Annotated[str | None, typer.Option(help="Only jobs of this StudyInstanceUID")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first")] = 100,
     as_json: AsJson = False,
+    url: Url = None,
 ) -> None:
     """Jobs, the newest first."""
-    with reading(database(config)) as connection:
-        found = queue.list_(connection, state=state, lane=lane, study_instance_uid=study, limit=limit)
+    if url:
+        rows = Far(url).get("jobs", state=state, lane=lane, study=study, limit=limit)
+    else:
+        with reading(database(config)) as connection:
+            found = queue.list_(connection, state=state, lane=lane, study_instance_uid=study, limit=limit)
+        rows = [views.job(one, clock) for one in found]
     columns = ("id", "lane", "work", "state", "outcome", "percent", "attempt", "created", "reason")
-    print_rows((views.job(one, clock) for one in found), columns, as_json=as_json, empty="No jobs.")
+    print_rows(rows, columns, as_json=as_json, empty="No jobs.")
 
 
 @jobs.command("show", epilog="Example: isocenter jobs show 17")
-def show(job_id: Number, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+def show(job_id: Number, config: Config = DEFAULT_CONFIG, as_json: AsJson = False, url: Url = None) -> None:
     """One job: phase, attempts, reason, measurements, objects, and what each destination answered."""
-    with reading(database(config)) as connection:
-        values = views.job_in_full(connection, job_id, clock)
+    if url:
+        values = Far(url).get(f"jobs/{job_id}")
+    else:
+        with reading(database(config)) as connection:
+            values = views.job_in_full(connection, job_id, clock)
     if as_json:
         print_json(values)
         return
@@ -65,8 +74,19 @@ def show(job_id: Number, config: Config = DEFAULT_CONFIG, as_json: AsJson = Fals
             print_rows(values[key], tuple(values[key][0]), as_json=False, empty="")
 
 
-def _command(config: Config, job_id: int, act: commands.Command, why: str) -> None:
+VERBS: dict[commands.Command, str] = {
+    commands.revive: "retry", commands.cancel: "cancel", commands.hold: "hold", commands.release: "release",
+    commands.rerun: "rerun",
+}  # fmt: skip
+"""What the API calls them."""
+
+
+def _command(config: Config, job_id: int, act: commands.Command, why: str, url: str | None) -> None:
     """Tell a job a person's word and wake whoever may now work on it."""
+    if url:
+        done = Far(url).post(f"jobs/{job_id}/{VERBS[act]}", reason=why)
+        talk.print(f"job {done['id']} is {done['state']}")
+        return
     from router.config import load
 
     settings = load(config)
@@ -79,30 +99,30 @@ def _command(config: Config, job_id: int, act: commands.Command, why: str) -> No
 
 
 @jobs.command("retry", epilog="Example: isocenter jobs retry 17")
-def retry(job_id: Number, config: Config = DEFAULT_CONFIG, why: Why = "") -> None:
+def retry(job_id: Number, config: Config = DEFAULT_CONFIG, why: Why = "", url: Url = None) -> None:
     """Give a failed job all its attempts again."""
-    _command(config, job_id, commands.revive, why)
+    _command(config, job_id, commands.revive, why, url)
 
 
 @jobs.command("cancel", epilog="Example: isocenter jobs cancel 17")
-def cancel(job_id: Number, config: Config = DEFAULT_CONFIG, why: Why = "") -> None:
+def cancel(job_id: Number, config: Config = DEFAULT_CONFIG, why: Why = "", url: Url = None) -> None:
     """End a job, also one that is running."""
-    _command(config, job_id, commands.cancel, why)
+    _command(config, job_id, commands.cancel, why, url)
 
 
 @jobs.command("hold", epilog="Example: isocenter jobs hold 17")
-def hold(job_id: Number, config: Config = DEFAULT_CONFIG, why: Why = "") -> None:
+def hold(job_id: Number, config: Config = DEFAULT_CONFIG, why: Why = "", url: Url = None) -> None:
     """Keep a queued job from starting."""
-    _command(config, job_id, commands.hold, why)
+    _command(config, job_id, commands.hold, why, url)
 
 
 @jobs.command("release", epilog="Example: isocenter jobs release 17")
-def release(job_id: Number, config: Config = DEFAULT_CONFIG, why: Why = "") -> None:
+def release(job_id: Number, config: Config = DEFAULT_CONFIG, why: Why = "", url: Url = None) -> None:
     """Let a held job go on."""
-    _command(config, job_id, commands.release, why)
+    _command(config, job_id, commands.release, why, url)
 
 
 @jobs.command("rerun", epilog="Example: isocenter jobs rerun 17")
-def rerun(job_id: Number, config: Config = DEFAULT_CONFIG, why: Why = "") -> None:
+def rerun(job_id: Number, config: Config = DEFAULT_CONFIG, why: Why = "", url: Url = None) -> None:
     """Do the same work once more as a new job, whose objects get UIDs of their own."""
-    _command(config, job_id, commands.rerun, why)
+    _command(config, job_id, commands.rerun, why, url)

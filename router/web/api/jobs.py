@@ -30,7 +30,10 @@ class JobLine(BaseModel):
     max_attempts: int
     phase: str | None
     percent: int | None
+    wanted_by: str
+    late: bool
     reason: str | None
+    superseded: str
     problem: str | None
     created: str
     started: str

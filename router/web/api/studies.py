@@ -27,6 +27,7 @@ class StudyLine(BaseModel):
     calling_ae_title: str
     last_instance: str
     completed: str
+    needs_person: str | None
     note: str
 
 
@@ -37,6 +38,10 @@ class StudyPage(BaseModel):
     total: int
 
 
+SORTED = f"^-?({'|'.join(index.ORDERS)})$"
+NEWEST = "-last_instance_at"
+
+
 def routes(node: Node) -> APIRouter:
     """Of studies."""
     router = APIRouter(tags=["studies"])
@@ -45,12 +50,16 @@ def routes(node: Node) -> APIRouter:
     def list_(
         state: StudyState | None = None,
         search: Annotated[str, Query(max_length=64, pattern=NoControl, description="UID, or how a text begins")] = "",
+        attention: Annotated[bool, Query(description="Only those that a person should look at")] = False,
+        sort: Annotated[str, Query(pattern=SORTED, description="What by; a minus begins with the last")] = NEWEST,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
     ) -> StudyPage:
-        """Studies, the last received first."""
+        """Studies, the last received first unless `sort` says otherwise."""
         with reading(node.engine) as connection:
-            found = index.list_(connection, state=state, search=search, limit=limit, offset=offset)
+            found = index.list_(
+                connection, state=state, search=search, attention=attention, sort=sort, limit=limit, offset=offset
+            )
             total = index.count(connection, state=state, search=search)
         return StudyPage(studies=[StudyLine(**views.study(one)) for one in found], total=total)
 
