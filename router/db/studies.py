@@ -15,6 +15,9 @@ from router.domain import heartbeat
 from router.domain.facts import Fact, restored
 from router.domain.study import Patient, Series, Study, StudyState
 
+ORDERS = ("study_description", "state", "patient_id", "study_date", "calling_ae_title", "last_instance_at")
+"""What lists of studies are sorted by."""
+
 
 class UnknownStudy(Problem):
     """The node knows no study by this name."""
@@ -187,12 +190,20 @@ def list_(
     state: StudyState | None = None,
     search: str = "",
     attention: bool = False,
+    sort: str = "-last_instance_at",
     limit: int = 100,
     offset: int = 0,
 ) -> list[Study]:
-    """Studies, the last received first; `search` as in `count`; with `attention` those that a person should look at."""
+    """Studies in the order of `sort`, one of ORDERS, with a minus from the last to the first.
+
+    `search` is as in `count`; with `attention` those that a person should look at.
+    """
     statement = select(study).where(*_wanted(state, search))
-    statement = statement.order_by(study.c.last_instance_at.desc(), study.c.study_instance_uid)
+    by = sort.removeprefix("-")
+    first = [study.c[by].desc() if sort.startswith("-") else study.c[by].asc()]
+    if by != "last_instance_at":
+        first.append(study.c.last_instance_at.desc())
+    statement = statement.order_by(*first, study.c.study_instance_uid)
     if attention:
         statement = statement.where(study.c.attention.is_not(None))
     return [_study(row) for row in connection.execute(statement.limit(limit).offset(offset))]

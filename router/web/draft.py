@@ -82,10 +82,10 @@ def rule_of(draft: Draft) -> dict[str, Any]:
     return made | draft.rest
 
 
-def put(rules: list[dict[str, Any]], before: str, rule: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rules with this one in the place of that which was called `before`, or at the end."""
-    if before and any(one.get("name") == before for one in rules):
-        return [rule if one.get("name") == before else one for one in rules]
+def put(rules: list[dict[str, Any]], before: str, rule: dict[str, Any], *, key: str = "name") -> list[dict[str, Any]]:
+    """The rules with this one in the place of that which was called `before`, or at the end; `key` holds the name."""
+    if before and any(one.get(key) == before for one in rules):
+        return [rule if one.get(key) == before else one for one in rules]
     return [*rules, rule]
 
 

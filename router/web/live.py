@@ -1,4 +1,4 @@
-"""What has just changed in the database, for pages and streams of events: one look every quarter of a second for all.
+"""What has just changed in the database, for pages and streams of events: one look every tenth of a second for all.
 
 A look asks only whether anybody has committed; what changed is read when somebody did.
 """
@@ -19,7 +19,7 @@ from router.db.overview import Glance
 
 log = structlog.get_logger()
 
-EVERY_S = 0.25
+EVERY_S = 0.1
 
 
 class Live:

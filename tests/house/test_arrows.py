@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "router.web", "router.db", "router.domain", "router.store", "router.query", "router.ingest",
         "router.destinations", "router.config", "router.errors", "router.node", "router.wake", "router.rulebook",
         "router.why", "router.passwords", "router.revise", "router.trial", "router.views", "router.tls", "dicom_sr",
-        "router.backtest", "router.conditions", "pipelines.spec", "pipelines.catalog",
+        "router.backtest", "router.checkup", "router.conditions", "pipelines.spec", "pipelines.catalog",
     },
 }  # fmt: skip
 

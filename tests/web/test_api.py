@@ -14,14 +14,16 @@ from schemathesis.specs.openapi.checks import response_schema_conformance, statu
 from sqlalchemy import update
 
 from router import rulebook
-from router.db import commands, jobs, revisions, studies, tables
-from router.db.engine import now, writing
+from router.db import alerts, commands, jobs, outcomes, results, revisions, studies, tables
+from router.db.engine import now, reading, writing
 from router.db.revisions import Kind
 from router.domain.access import Scope
+from router.domain.delivery import MeasurementRow
 from router.domain.job import Lane, Outcome
 from router.node import Node
 from router.web import doors
 from tests.conftest import until
+from tests.servers import free_port
 from tests.web.conftest import Window
 from tests.web.rows import arrive
 
@@ -84,6 +86,70 @@ def test_a_study_tells_its_story_and_who_looked_is_noted(window: Window) -> None
     assert operator.post(f"{doors.API}/studies/1.2.3/release", json=BECAUSE).json()["state"] == "receiving"
     assert operator.post(f"{doors.API}/studies/1.2.3/release", json=BECAUSE).status_code == 409
     assert viewer.get(f"{doors.API}/studies/9.9.9").status_code == 404
+
+
+def test_studies_are_sorted_as_one_asks(window: Window) -> None:
+    for number, (description, patient) in enumerate((("Thorax", "3"), ("Abdomen", "1"), ("Head", "2"))):
+        arrive(window.node, f"1.2.{number}", description=description, PatientID=patient)
+    viewer = window.log_in("viewer")
+
+    def listed(**asked: Any) -> list[str]:
+        found = viewer.get(f"{doors.API}/studies", params=asked).json()["studies"]
+        return [one["study_description"] for one in found]
+
+    assert listed() == ["Head", "Abdomen", "Thorax"], "the last received first"
+    assert listed(sort="study_description") == ["Abdomen", "Head", "Thorax"]
+    assert listed(sort="-study_description", limit=2, offset=1) == ["Head", "Abdomen"]
+    assert listed(sort="patient_id") == ["Abdomen", "Head", "Thorax"]
+    assert viewer.get(f"{doors.API}/studies", params={"sort": "patient_name"}).status_code == 422
+
+
+def test_alerts_are_listed_and_ended_with_a_reason(window: Window) -> None:
+    with writing(window.node.engine) as connection:
+        alerts.raise_(connection, "destination.down", "pacs", what="pacs is silent", remedy="Look there")
+    (one,) = window.log_in("viewer").get(f"{doors.API}/alerts").json()
+    assert (one["kind"], one["what"], one["ended"]) == ("destination.down", "pacs is silent", "")
+    operator = window.log_in("operator")
+    assert operator.post(f"{doors.API}/alerts/{one['id']}/end", json=BECAUSE).status_code == 204
+    assert operator.get(f"{doors.API}/alerts").json() == []
+    assert operator.get(f"{doors.API}/alerts", params={"ended": True}).json()[0]["ended"]
+    assert operator.post(f"{doors.API}/alerts/{one['id']}/end", json=BECAUSE).json()["problem"] == "NoSuchAlert"
+    assert ("user:operator", "alert.ended") in window.acts()
+
+
+def test_the_doctor_looks_at_a_destination(window: Window) -> None:
+    port = free_port()
+    with writing(window.node.engine) as connection:
+        away = {"name": "pacs", "kind": "dicom", "ae_title": "PACS", "host": "127.0.0.1", "port": port}
+        revisions.add(connection, Kind.DESTINATIONS, [away], author="test")
+        revisions.add(connection, Kind.SOURCES, [], author="test")
+    operator = window.log_in("operator")
+    found, *_ = operator.post(f"{doors.API}/destinations/pacs/examine").json()
+    assert (found["verdict"], found["about"]) == ("fault", "destination pacs")
+    assert str(port) in found["what"]
+    assert found["remedy"]
+    assert operator.post(f"{doors.API}/destinations/nowhere/examine").status_code == 404
+
+
+def test_what_pipelines_have_come_to_is_told_in_few_numbers(window: Window) -> None:
+    for number in range(30):
+        job_id = arrive(window.node, f"1.2.{number}")
+        with writing(window.node.engine) as connection:
+            held = jobs.claim(connection, Lane.INFER, "test", 60)
+            assert held is not None
+            jobs.finish(connection, held, Outcome.RESULT if number < 25 else Outcome.REFUSED, reason="contrast")
+            volume = {"label": "Left lung", "name": "Volume", "unit": "ml", "remark": None}
+            results.add_measurements(connection, job_id, [MeasurementRow(ordinal=1, value=float(number), **volume)])
+    with reading(window.node.engine) as connection:
+        assert outcomes.took(connection, 0)["ct_lung"].count == 30
+        assert outcomes.refusals(connection, 0) == {"ct_lung": [("contrast", 5)]}
+        ((what, groups),) = outcomes.distributions(connection, 0)["ct_lung"].items()
+        assert outcomes.distributions(connection, now() + 1) == {}
+    assert what == ("Left lung, Volume", "ml")
+    assert {name.partition(" ")[0] for name in groups} == {"in", "from"}
+    one = groups["from SCANNER"]
+    assert (one.count, one.middle) == (30, 14.5)
+    assert 0 < one.low < 2 < 27 < one.high < 29
 
 
 def test_rules_are_linted_imported_compared_and_rolled_back(window: Window) -> None:

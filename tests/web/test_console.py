@@ -103,10 +103,14 @@ def test_a_rule_is_tried_changed_and_rolled_back(node: Node, browser: Browser, t
     editor.send_keys(Keys.CONTROL + Keys.END)
     editor.send_keys("\n- nme: wrong")
     browser.shows("did you mean name?")
+    at_line = until(lambda: browser.driver.find_elements(By.CSS_SELECTOR, ".cm-line.fault-line"), what="the line")[0]
+    assert at_line.text.startswith("- nme: wrong")
+    assert "did you mean name?" in at_line.find_element(By.CSS_SELECTOR, ".fault-word").text
     browser.screen("rules-a-fault-is-named")
     editor.send_keys(Keys.BACKSPACE * len("- nme: wrong"))
     editor.send_keys("  mode: shadow")
     browser.shows("No fault.")
+    until(lambda: not browser.driver.find_elements(By.CSS_SELECTOR, ".fault-line"), what="no line with a fault")
     browser.press("Put rules in force")
     browser.shows("of them would be routed differently by these rules than by those in force")
     browser.because("Put rules in force")
@@ -181,6 +185,35 @@ def test_a_rule_is_written_with_the_form_and_switched_on_with_the_comparison(nod
     browser.screen("rules-shadow-to-on")
     browser.because("Switch from the form on")
     until(lambda: rule()["mode"] == "on", what="the rule, on")
+
+
+def test_a_source_is_written_with_the_form(node: Node, browser: Browser) -> None:
+    browser.log_in("admin")
+    browser.open("/places")
+    by = '//summary[.="Write one of the sources with a form"]'
+    until(lambda: browser.driver.find_elements(By.XPATH, by), what="the form")[0].click()
+    within = '//details[summary="Write one of the sources with a form"]'
+
+    def type_in(label: str, text: str) -> None:
+        path = f'{within}//label[span[.="{label}"]]//input'
+        until(lambda: browser.driver.find_elements(By.XPATH, path), what=label)[0].send_keys(text)
+
+    type_in("ae_title *", "MR_FORM")
+    type_in("addresses *", "[10.1.2.3, 10.1.2.4]")
+    choose(browser, "at_deadline", "hold")
+    browser.screen("places-the-form")
+    browser.press("Write it into the text of sources")
+    browser.shows("It stands in the text above.")
+    browser.press("Put sources in force")
+    browser.because("Put sources in force")
+
+    def written() -> dict[str, Any]:
+        with reading(node.engine) as connection:
+            body = revisions.current(connection, Kind.SOURCES).body
+        return next((dict(one) for one in body if one["ae_title"] == "MR_FORM"), {})
+
+    until(written, what="the source")
+    assert written() == {"ae_title": "MR_FORM", "addresses": ["10.1.2.3", "10.1.2.4"], "at_deadline": "hold"}
 
 
 def in_shadow(node: Node, rule: str) -> None:

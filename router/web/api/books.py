@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from router import backtest, revise, rulebook, trial, views
 from router import destinations as ways_out
+from router.checkup import Diagnosis, Verdict, world
 from router.config import ae_title
 from router.db import callers, overview, revisions
 from router.db.engine import now, reading, writing
@@ -125,6 +127,15 @@ class Echo(BaseModel):
     took_ms: int
 
 
+class Finding(BaseModel):
+    """One thing that the doctor looked at."""
+
+    verdict: Verdict
+    about: str
+    what: str
+    remedy: str
+
+
 def routes(node: Node) -> APIRouter:
     """Of the three books, then what only one of them has."""
     router = APIRouter()
@@ -137,6 +148,11 @@ def routes(node: Node) -> APIRouter:
     def echo_(name: Name) -> Echo:
         """Ask a destination whether it answers."""
         return echo(node, name)
+
+    @router.post("/destinations/{name}/examine", tags=["destinations"], responses=may_answer(404, 409))
+    def examine_(name: Name) -> list[Finding]:
+        """What the doctor says of a destination: name, port, TLS, AE titles, each SOP class of our results."""
+        return [Finding(**asdict(one)) for one in examine(node, name)]
 
     return router
 
@@ -309,10 +325,7 @@ def echo(node: Node, name: str) -> Echo:
 
     Raises:  NotInTheBook
     """
-    with reading(node.engine) as connection:
-        body = revisions.current(connection, Kind.DESTINATIONS).body
-    revise.entry_of([dict(entry) for entry in body], Kind.DESTINATIONS, name)
-    (settings,) = (one for one in rulebook.destinations(body) if one.name == name)
+    settings = _destination(node, name)
     delivery = node.settings.delivery
     context = Context(
         calling_ae_title=ae_title(delivery.calling_ae_title or node.settings.ae_title),
@@ -326,3 +339,26 @@ def echo(node: Node, name: str) -> Echo:
     except (Unreachable, Rejected) as problem:
         said = Echo(answers=False, what=problem.what, remedy=problem.remedy, took_ms=0)
     return said.model_copy(update={"took_ms": round((time.monotonic() - began) * 1000)})
+
+
+def examine(node: Node, name: str) -> list[Diagnosis]:
+    """What `isocenter doctor` says of this destination.
+
+    Raises:  NotInTheBook
+    """
+    settings = _destination(node, name)
+    with reading(node.engine) as connection:
+        known = rulebook.sources(revisions.current(connection, Kind.SOURCES).body)
+    return list(world.destination(node.settings, settings, {one.ae_title for one in known}))
+
+
+def _destination(node: Node, name: str) -> ways_out.Destination:
+    """The settings of a destination in force.
+
+    Raises:  NotInTheBook
+    """
+    with reading(node.engine) as connection:
+        body = revisions.current(connection, Kind.DESTINATIONS).body
+    revise.entry_of([dict(entry) for entry in body], Kind.DESTINATIONS, name)
+    (found,) = (one for one in rulebook.destinations(body) if one.name == name)
+    return found

@@ -11,7 +11,8 @@ from router.db import audit
 from router.db.engine import writing
 from router.domain.audit import Act, Row
 from router.web.console.desk import Desk, House
-from router.web.console.parts import Words, box, card, chip, choice, field, link, table
+from router.web.console.parts import Words, box, card, choice, field, link
+from router.web.console.rows import Chip, Link, table
 
 ANY = "any act"
 PAGE = 50
@@ -73,11 +74,11 @@ def listed(desk: Desk, found: list[Row]) -> None:
                     desk.clock(one.at),
                     one.who,
                     one.act,
-                    lambda one=one: chip(str(one.outcome)),
-                    (lambda one=one: link(one.study_instance_uid, f"/studies/{one.study_instance_uid}", "mono"))
+                    Chip(str(one.outcome)),
+                    Link(one.study_instance_uid, f"/studies/{one.study_instance_uid}", "mono")
                     if one.study_instance_uid
                     else "",
-                    (lambda one=one: link(str(one.job_id), f"/jobs/{one.job_id}")) if one.job_id else "",
+                    Link(str(one.job_id), f"/jobs/{one.job_id}") if one.job_id else "",
                     views.detail(one.detail),
                 )
                 for one in found

@@ -1,6 +1,7 @@
 """Rules, sources and destinations: what is in force, an editor with the linter beside it, revisions, and trying out."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,15 +11,18 @@ from nicegui import events, ui
 
 from dicom_sr.problem import Problem
 from router import revise, rulebook
+from router.checkup import Verdict
 from router.db import callers, overview, revisions
 from router.db.callers import Caller
 from router.db.engine import now, reading, writing
 from router.db.revisions import Kind, Revision
 from router.domain.access import SECOND, Scope
 from router.domain.rules import Mode
-from router.web.api.books import LARGEST_FILE, FaultLine, echo, faults_of, time_machine, tried
+from router.web.api.books import LARGEST_FILE, FaultLine, echo, examine, faults_of, time_machine, tried
+from router.web.console import placeform
 from router.web.console.desk import Desk, House
-from router.web.console.parts import Words, box, button, card, chip, table
+from router.web.console.parts import Words, box, button, card, chip
+from router.web.console.rows import Chip, table
 from router.web.console.ruleform import DAYS, form, grounds, shadowed, told
 from router.web.console.studies import verdict
 
@@ -64,7 +68,7 @@ def rules_in_force(desk: Desk, current: Revision | None, _: list[Revision], hits
             [
                 (
                     str(one["name"]),
-                    lambda one=one: chip(str(one.get("mode", "on"))),
+                    Chip(str(one.get("mode", "on"))),
                     ", ".join(p if isinstance(p, str) else str(p["name"]) for p in one.get("pipelines", ())),
                     ", ".join(one.get("destinations", ())),
                     hits.get(str(one["name"]), 0),
@@ -129,8 +133,22 @@ def _echo(desk: Desk, name: str) -> None:
             text = "" if found is None else f"{found.what} ({found.took_ms} ms). {found.remedy}"
             said.set_text(text)
 
+        async def look() -> None:
+            said.set_text("looking ...")
+            found = await desk.act(Scope.OPERATE, lambda _: examine(desk.node, name)) or []
+            said.set_text("" if found else "nothing was found")
+            findings.clear()
+            with findings:
+                for one in found:
+                    with box("li"):
+                        chip({Verdict.OK: "ok", Verdict.WARNING: "warning", Verdict.FAULT: "fault"}[one.verdict])
+                        Words("span", f" {one.what}{'. ' if one.remedy else ''}{one.remedy}")
+
         if desk.person.may(Scope.OPERATE):
             button("Echo", ask, label=f"Echo {name}")
+            button("Examine", look, label=f"Examine {name}")
+    findings = box("ul", "verdict")
+    findings.props["role"] = "status"
 
 
 def sources_in_force(current: Revision | None, _: list[Revision], __: dict[str, int]) -> None:
@@ -201,14 +219,29 @@ async def shelf(desk: Desk, kind: Kind, *, trial: bool) -> None:
                 faults.clear()
                 with faults:
                     _faults(found, said)
+                ui.run_javascript(f"markFaults({editor.id}, {json.dumps(said)}, {json.dumps(marks(found, said))})")
 
         editor.on_value_change(lint)
         if desk.person.may(Scope.CONFIGURE):
             _save(desk, kind, lambda: editor.value)
+        if kind is not Kind.RULES:
+            placeform.form(kind, editor)
         if trial:
             form(desk, editor)
             _trial(desk, lambda: editor.value)
     await desk.living(lambda: in_force(desk, kind), lambda found: history(desk, kind, found[1], editor))
+
+
+def marks(found: list[FaultLine], text: str) -> list[dict[str, Any]]:
+    """What an editor shows of faults: each line coloured, and the message behind it."""
+    lines = text.split("\n")
+    made: list[dict[str, Any]] = []
+    for one in found:
+        if 0 < one.line <= len(lines):
+            end = sum(len(line) + 1 for line in lines[: one.line - 1]) + len(lines[one.line - 1])
+            made.append({"kind": "line", "line": one.line, "class": "fault-line"})
+            made.append({"kind": "widget", "position": end, "text": one.message, "class": "fault-word", "side": 1})
+    return made
 
 
 def _faults(found: list[FaultLine], text: str) -> None:

@@ -1,6 +1,7 @@
 """What a page of the console knows: the node, who sits before it, and what has just changed."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,10 +11,12 @@ from zoneinfo import ZoneInfo
 
 import structlog
 from fastapi import Request
-from nicegui import ui
+from nicegui import background_tasks, ui
+from sqlalchemy.exc import OperationalError
 
 from dicom_sr.problem import Problem
 from router import passwords
+from router.db.engine import fault
 from router.domain.access import Person, Scope
 from router.node import Node
 from router.web.console.parts import Words, box, button, field, link
@@ -24,8 +27,8 @@ from router.web.signin import Register
 
 log = structlog.get_logger()
 T = TypeVar("T")
-EVERY_S = 0.3
-"""How often a page looks whether anything has changed; the look costs nothing."""
+PAUSE_S = 0.05
+"""The least between two layings out of one page: what is committed meanwhile comes with the next."""
 
 PAGES: tuple[tuple[str, str, Scope], ...] = (
     ("/", "Now", Scope.READ),
@@ -146,16 +149,31 @@ class Desk:
         return self.house.live.version
 
     def follow(self, seen: int, refresh: Callable[[], Awaitable[None]]) -> None:
-        """Call `refresh` whenever the database has changed since it was `seen`."""
+        """Call `refresh` whenever the database has changed since it was `seen`, while the page is open.
 
-        async def look() -> None:
+        A page rests for as long as its last laying out took, so that a node with much to do is not kept from it.
+        """
+        client = ui.context.client
+        going: list[asyncio.Task[None]] = []
+
+        async def go_on() -> None:
             nonlocal seen
-            version = self.version
-            if version != seen:
-                seen = version
-                await refresh()
+            while not client.is_deleted:
+                seen = await self.house.live.next(seen)
+                began = time.monotonic()
+                try:
+                    with client.content:
+                        await refresh()
+                except OperationalError as error:  # the next change shows all
+                    log.error("page.database", error=fault(error))
+                await asyncio.sleep(max(PAUSE_S, time.monotonic() - began))
 
-        ui.timer(EVERY_S, look)
+        def begin() -> None:
+            if not going:
+                going.append(background_tasks.create(go_on(), name="page.follow"))
+
+        client.on_connect(begin)
+        client.on_delete(lambda: [task.cancel() for task in going])
 
     async def living(self, look: Callable[[], T], lay_out: Callable[[T], Any]) -> None:
         """A part of the page that is laid out anew when what it shows has changed."""

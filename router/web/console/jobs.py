@@ -14,7 +14,8 @@ from router.domain.access import Scope
 from router.domain.job import LIFE, Event, Job, Lane, State
 from router.web.api.jobs import COMMANDS
 from router.web.console.desk import Desk, House
-from router.web.console.parts import Words, box, button, card, chip, choice, link, table
+from router.web.console.parts import Words, box, button, card, chip, choice, link
+from router.web.console.rows import Chip, Link, table
 
 ANY, ANY_LANE = "any state", "any lane"
 PAGE = 50
@@ -84,10 +85,10 @@ def listed(desk: Desk, found: list[Job]) -> None:
             ("Job", "Work", "State", "Study", "Attempt", "Made", "Reason"),
             [
                 (
-                    lambda one=one: link(str(one.id), f"/jobs/{one.id}"),
+                    Link(str(one.id), f"/jobs/{one.id}"),
                     one.work,
-                    lambda one=one: chip(str(one.outcome or one.state)),
-                    lambda one=one: link(one.study_instance_uid, f"/studies/{one.study_instance_uid}", "mono"),
+                    Chip(str(one.outcome or one.state)),
+                    Link(one.study_instance_uid, f"/studies/{one.study_instance_uid}", "mono"),
                     f"{one.attempt} of {one.max_attempts}",
                     desk.clock(one.created_at),
                     one.reason or "",

@@ -7,16 +7,20 @@ from dataclasses import dataclass, field
 from fastapi import Request
 from nicegui import ui
 
-from router.db import callers, circuits, jobs, overview, revisions, studies
+from router.db import alerts, callers, circuits, jobs, overview, revisions, studies
+from router.db.alerts import Alert
 from router.db.callers import Caller
-from router.db.engine import now, reading
+from router.db.engine import now, reading, writing
 from router.db.revisions import Kind
 from router.domain.access import SECOND, Scope
+from router.domain.alarms import DESTINATION
 from router.domain.job import Job, Lane, State
 from router.domain.study import Study, StudyState
 from router.web.console.desk import Desk, House
 from router.web.console.jobs import command
-from router.web.console.parts import Words, box, button, card, chip, link, meter, table, tile
+from router.web.console.parts import Words, box, button, card, link, tile
+from router.web.console.rows import Cell, Chip, Link, Progress, table
+from router.web.metrics import devices
 
 SHOWN = 12
 """Rows of each list; all of them are on their own pages."""
@@ -30,6 +34,8 @@ class Picture:
     studies: dict[StudyState, int]
     arriving: list[Study]
     held: list[Study]
+    attention: list[Study]
+    alerts: list[Alert]
     running: list[Job]
     failed: list[Job]
     waiting: list[Job]
@@ -39,6 +45,7 @@ class Picture:
     turned_away: list[Caller]
     associations: int
     free: int = field(compare=False)
+    devices: list[tuple[str, float, float]] = field(compare=False)
 
     def count(self, lane: Lane, *states: State) -> int:
         """How many jobs of a lane are in one of these states."""
@@ -58,6 +65,8 @@ def look(desk: Desk) -> Picture:
             studies=overview.studies_by_state(connection),
             arriving=studies.list_(connection, state=StudyState.RECEIVING, limit=SHOWN),
             held=studies.list_(connection, state=StudyState.HELD, limit=SHOWN),
+            attention=studies.list_(connection, attention=True, limit=SHOWN),
+            alerts=alerts.list_(connection, limit=SHOWN),
             running=jobs.list_(connection, state=State.RUNNING, limit=SHOWN),
             failed=jobs.list_(connection, state=State.FAILED, limit=SHOWN),
             waiting=jobs.list_(connection, state=State.HELD, limit=SHOWN),
@@ -67,6 +76,7 @@ def look(desk: Desk) -> Picture:
             turned_away=[one for one in callers.seen(connection) if one.last_seen_at > day][:5],
             associations=overview.open_associations(connection),
             free=desk.node.store.free_bytes(),
+            devices=devices(),
         )
 
 
@@ -115,6 +125,8 @@ def lay_out(desk: Desk, seen: Picture, again: Callable[[], object]) -> None:
              f"{seen.count(Lane.DELIVER, State.QUEUED)} queued")  # fmt: skip
         tile("Failed", str(sum(seen.count(lane, State.FAILED) for lane in Lane)))
         tile("Free disk", f"{seen.free / 1e9:.0f} GB")
+        for number, used, total in seen.devices:
+            tile(f"Device {number}", f"{used / 1e9:.1f} GB", f"of {total / 1e9:.0f} GB in use")
     with box("div", "grid"):
         with card("Arriving"):
             table(
@@ -155,12 +167,18 @@ def waits_for(desk: Desk, one: Study) -> str:
 
 
 def _needs(desk: Desk, seen: Picture, again: Callable[[], object]) -> Iterator[Callable[[], None]]:
-    for name in seen.silent:
+    for alert in seen.alerts:
+        yield lambda alert=alert: _alert(desk, alert, again)  # type: ignore[misc]
+    told = {alert.subject for alert in seen.alerts if alert.kind == DESTINATION}
+    for name in (one for one in seen.silent if one not in told):
         yield lambda name=name: _need(f"Destination {name} does not answer; its deliveries wait.", "/places", bad=True)  # type: ignore[misc]
     for one in seen.failed:
         yield lambda one=one: _failed(desk, one, again)  # type: ignore[misc]
     for study in seen.held:
         text = f"Study held: {study.held_reason}"
+        yield lambda study=study, text=text: _need(text, f"/studies/{study.study_instance_uid}")  # type: ignore[misc]
+    for study in seen.attention:
+        text = f"Study to be looked at: {study.attention}"
         yield lambda study=study, text=text: _need(text, f"/studies/{study.study_instance_uid}")  # type: ignore[misc]
     for one in seen.waiting:
         yield lambda one=one: _need(f"Job {one.id}, {one.work}, is held: {one.reason or ''}", f"/jobs/{one.id}")  # type: ignore[misc]
@@ -177,6 +195,18 @@ def _need(text: str, path: str, *, bad: bool = False) -> None:
         link("Look", path).props["aria-label"] = f"Look: {text[:80]}"
 
 
+def _alert(desk: Desk, one: Alert, again: Callable[[], object]) -> None:
+    def end(who: str, reason: str) -> None:
+        with writing(desk.node.engine) as connection:
+            alerts.end_one(connection, one.id, who=who, why=reason)
+
+    with box("div", "need row bad"):
+        Words("span", f"{one.what}. {one.remedy}", "grow")
+        if desk.person.may(Scope.OPERATE):
+            title = f"End alert {one.id}"
+            button("It is over", lambda: desk.ask(title, Scope.OPERATE, end, then=again), label=title)
+
+
 def _failed(desk: Desk, one: Job, again: Callable[[], object]) -> None:
     with box("div", "need row bad"):
         Words("span", f"Job {one.id}, {one.work}, failed: {one.reason or ''}", "grow")
@@ -185,27 +215,23 @@ def _failed(desk: Desk, one: Job, again: Callable[[], object]) -> None:
             button("Retry", lambda: command(desk, one, "retry", again), label=f"Retry job {one.id}")
 
 
-def _study(uid: str, text: str = "") -> Callable[[], object]:
-    return lambda: link(text or uid, f"/studies/{uid}")
+def _study(uid: str, text: str = "") -> Link:
+    return Link(text or uid, f"/studies/{uid}", long=True)
 
 
-def _job(one: Job) -> Callable[[], object]:
-    return lambda: link(str(one.id), f"/jobs/{one.id}")
+def _job(one: Job) -> Link:
+    return Link(str(one.id), f"/jobs/{one.id}")
 
 
-def _progress(one: Job) -> Callable[[], None]:
-    def lay() -> None:
-        percent = round(100 * (one.fraction or 0))
-        Words("div", f"{one.phase or 'begins'} {percent} %", "small")
-        meter(percent, f"Progress of job {one.id}")
-
-    return lay
+def _progress(one: Job) -> Progress:
+    percent = round(100 * (one.fraction or 0))
+    return Progress(f"{one.phase or 'begins'} {percent} %", percent, f"Progress of job {one.id}")
 
 
-def _destination(name: str, seen: Picture) -> tuple[object, ...]:
+def _destination(name: str, seen: Picture) -> tuple[Cell, ...]:
     counted = seen.deliveries.get(name, {})
     state = "silent" if name in seen.silent else "no complaint"
     return (
-        name, lambda: chip(state), counted.get(State.QUEUED, 0), counted.get(State.DONE, 0),
+        name, Chip(state), counted.get(State.QUEUED, 0), counted.get(State.DONE, 0),
         counted.get(State.FAILED, 0),
     )  # fmt: skip

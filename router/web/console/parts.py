@@ -8,9 +8,9 @@ from nicegui import ui
 from nicegui.element import Element
 from nicegui.elements.mixins.text_element import TextElement
 
-GOOD = frozenset({"done", "complete", "result", "delivered", "on", "answers"})
-BAD = frozenset({"failed", "silent", "does not answer"})
-WARN = frozenset({"held", "refused", "waiting", "shadow", "cancelled"})
+GOOD = frozenset({"done", "complete", "result", "delivered", "on", "answers", "ok"})
+BAD = frozenset({"failed", "silent", "does not answer", "fault"})
+WARN = frozenset({"held", "refused", "waiting", "shadow", "cancelled", "warning"})
 
 
 VALUE = "(event) => emit(event.target.value)"
@@ -33,18 +33,20 @@ def box(tag: str = "div", classes: str = "") -> Element:
 
 
 def link(text: str, path: str, classes: str = "") -> Words:
-    """A link to a page of ours; one that is `cut` tells all of its text where the pointer rests."""
+    """A link to a page of ours."""
     made = Words("a", text, classes)
     made.props["href"] = path
-    if "cut" in classes:
-        made.props["title"] = text
     return made
+
+
+def tone(text: str) -> str:
+    """The colour of a state."""
+    return "good" if text in GOOD else "bad" if text in BAD else "warn" if text in WARN else ""
 
 
 def chip(text: str) -> Words:
     """A state as a coloured word; the word says it, the colour only helps."""
-    tone = "good" if text in GOOD else "bad" if text in BAD else "warn" if text in WARN else ""
-    return Words("span", text, f"chip {tone}")
+    return Words("span", text, f"chip {tone(text)}")
 
 
 @contextmanager
@@ -63,47 +65,6 @@ def button(text: str, then: Callable[[], Any], *, kind: str = "", label: str = "
     if label:
         made.props["aria-label"] = label
     made.on("click", lambda _: then())
-    return made
-
-
-CUT = 70
-"""Characters from which on a cell shows two lines of its text, and all of it where the pointer rests."""
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, about: str, empty: str) -> None:
-    """A table of texts, each row a card where the screen is narrow; a cell that is callable lays itself out."""
-    if not rows:
-        Words("p", empty, "soft")
-        return
-    with box("div", "scroll") as frame:
-        frame.props["tabindex"] = "0"
-        frame.props["role"] = "region"
-        frame.props["aria-label"] = about
-        with box("table", "list"):
-            with box("thead"), box("tr"):
-                for column in columns:
-                    Words("th", column).props["scope"] = "col"
-            with box("tbody"):
-                for row in rows:
-                    with box("tr"):
-                        for column, cell in zip(columns, row, strict=True):
-                            _cell(column, cell)
-
-
-def _cell(column: str, cell: Any) -> None:
-    text = "" if cell is None or callable(cell) else str(cell)
-    plain = not callable(cell) and len(text) < CUT
-    made = Words("td", text) if plain else box("td")
-    made.props["data-label"] = column
-    if not plain:
-        with made:
-            cell() if callable(cell) else cut(text)
-
-
-def cut(text: str) -> Words:
-    """A text that may be long: two lines of it are seen, and all of it where the pointer rests."""
-    made = Words("span", text, "cut")
-    made.props["title"] = text
     return made
 
 
@@ -174,13 +135,3 @@ def tile(title: str, figure: str, note: str = "") -> None:
         Words("div", figure, "figure")
         if note:
             Words("div", note, "soft small")
-
-
-def meter(percent: int, label: str) -> None:
-    """A progress bar."""
-    with box("div", "meter") as made:
-        made.props.update(
-            {"role": "progressbar", "aria-valuenow": percent, "aria-valuemin": 0, "aria-valuemax": 100,
-             "aria-label": label}
-        )  # fmt: skip
-        box("div").style(f"width:{max(0, min(100, percent))}%")

@@ -1,6 +1,7 @@
 """Pipelines with their model cards, users with their tokens, and the node's health."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -9,15 +10,19 @@ from nicegui import ui
 
 from pipelines import catalog
 from router import passwords
-from router.db import accounts, associations, overview, tokens
+from router.db import accounts, associations, outcomes, overview, tokens
 from router.db.accounts import Account
 from router.db.associations import Association
-from router.db.engine import reading, writing
+from router.db.engine import now, reading, writing
 from router.db.tokens import Token
-from router.domain.access import Role, Scope
+from router.domain.access import SECOND, Role, Scope
+from router.domain.spread import Spread
 from router.web.api.people import NewUser
 from router.web.console.desk import Desk, House
-from router.web.console.parts import Words, box, button, card, choice, field, table, tile
+from router.web.console.parts import Words, box, button, card, choice, field, tile
+from router.web.console.rows import table
+
+QUARTER = 90 * 86_400 * SECOND
 
 
 def add_to(house: House) -> None:
@@ -27,7 +32,7 @@ def add_to(house: House) -> None:
     async def pipelines(request: Request) -> None:
         desk = house.desk(request)
         with desk.page("Pipelines", "/pipelines"):
-            await desk.living(lambda: _runs(desk), cards)
+            await desk.living(lambda: ran(desk), cards)
 
     @ui.page("/users")
     async def users(request: Request) -> None:
@@ -43,13 +48,54 @@ def add_to(house: House) -> None:
             await desk.living(lambda: _connected(desk), lambda found: node(desk, found))
 
 
-def _runs(desk: Desk) -> dict[str, dict[str, int]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """What pipelines have come to here: counts since ever, the rest of a quarter of a year."""
+
+    runs: dict[str, dict[str, int]]
+    took: dict[str, Spread]
+    refusals: dict[str, list[tuple[str, int]]]
+    results: dict[str, dict[tuple[str, str], dict[str, Spread]]]
+
+
+def ran(desk: Desk) -> Ran:
+    """What pipelines have come to."""
+    since = now() - QUARTER
     with reading(desk.node.engine) as connection:
-        return overview.runs(connection)
+        return Ran(
+            runs=overview.runs(connection),
+            took=outcomes.took(connection, since),
+            refusals=outcomes.refusals(connection, since),
+            results=outcomes.distributions(connection, since),
+        )
 
 
-def cards(runs: dict[str, dict[str, int]]) -> None:
-    """The model card of each pipeline, and how often it ran."""
+def numbers(name: str, seen: Ran) -> None:
+    """How often a pipeline ran, how long, why it refused, and how its results are distributed."""
+    ended = ", ".join(f"{count} {end}" for end, count in sorted(seen.runs.get(name, {}).items()))
+    Words("p", f"Runs here: {ended or 'none yet'}.", "soft")
+    if name in seen.took:
+        Words("p", f"A run took {seen.took[name]} s in the last 90 days: the median, and nine of ten.", "soft")
+    for reason, count in seen.refusals.get(name, ())[:5]:
+        Words("p", f"Refused {count} times: {reason}", "soft")
+    if name not in seen.results:
+        return
+    with box("details"):
+        Words("summary", "Results of the last 90 days, by month and by sender")
+        for (what, unit), groups in seen.results[name].items():
+            table(
+                (what, "Number", f"Median in {unit}", "Nine of ten"),
+                [
+                    (group, one.count, f"{one.middle:.4g}", f"{one.low:.4g} to {one.high:.4g}")
+                    for group, one in groups.items()
+                ],
+                about=f"{what} of {name}",
+                empty="",
+            )
+
+
+def cards(seen: Ran) -> None:
+    """The model card of each pipeline, and what it has come to."""
     with box("div", "grid"):
         for name in catalog.names():
             spec = catalog.find(name).spec
@@ -58,8 +104,7 @@ def cards(runs: dict[str, dict[str, int]]) -> None:
                 if spec.research_use:
                     Words("p", "Research use only.", "need")
                 Words("p", spec.intended_use)
-                ended = ", ".join(f"{count} {end}" for end, count in sorted(runs.get(name, {}).items()))
-                Words("p", f"Runs here: {ended or 'none yet'}.", "soft")
+                numbers(name, seen)
                 for title, lines in (
                     ("Needs", (*spec.modalities, *spec.needs)),
                     ("Limitations", spec.limitations),

@@ -1,7 +1,9 @@
 """Studies: the list, and the page of one, which tells what `isocenter why` tells and shows the pictures."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import Request
 from nicegui import ui
@@ -13,41 +15,64 @@ from router.domain.access import Scope
 from router.domain.facts import restore
 from router.domain.job import Lane, Outcome, State
 from router.domain.study import Series, Study, StudyState
+from router.web import ohif
 from router.web.console.desk import Desk, House
 from router.web.console.jobs import commands
-from router.web.console.parts import Words, box, button, card, chip, choice, field, link, table
+from router.web.console.parts import Words, box, button, card, chip, choice, field, link
+from router.web.console.rows import Chip, Head, Link, table
 from router.web.console.viewer import viewer
 from router.why import IDENTITY, SHOWN, Explanation, explain
 
 PAGE = 50
 ANY = "any state"
+NEWEST = "-last_instance_at"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Which studies a page lists: what they begin with, their state, and in which order (a minus sorts downwards)."""
+
+    search: str
+    state: StudyState | None
+    sort: str
+
+    def address(self, **other: str | int) -> str:
+        """Where these studies are, or such as differ in this."""
+        asked = {"search": self.search, "state": str(self.state or ""), "sort": self.sort} | other
+        kept = {name: value for name, value in asked.items() if value not in ("", 0, ANY, NEWEST)}
+        return f"/studies?{urlencode(kept)}" if kept else "/studies"
 
 
 def add_to(house: House) -> None:
     """Both pages."""
 
     @ui.page("/studies")
-    async def page(request: Request, search: str = "", state: str = ANY, start: int = 0) -> None:
+    async def page(request: Request, search: str = "", state: str = ANY, sort: str = "", start: int = 0) -> None:
         desk = house.desk(request)
-        search, start = search[:64], max(0, min(start, 10_000_000))
         chosen = StudyState(state) if state in list(StudyState) else None
+        asked = Asked(
+            search=search[:64], state=chosen, sort=sort if sort.removeprefix("-") in studies.ORDERS else NEWEST
+        )
+        start = max(0, min(start, 10_000_000))
         with desk.page("Studies", "/studies"):
             with box("form", "row") as form:
                 form.props.update({"method": "get", "action": "/studies", "role": "search"})
-                field("Begins with (UID, PatientID, accession, description, sender)", value=search, name="search")
+                field("Begins with (UID, PatientID, accession, description, sender)", value=asked.search, name="search")
 
                 def to(value: str) -> None:
-                    ui.navigate.to(f"/studies?state={value}")
+                    ui.navigate.to(asked.address(state=value))
 
                 choice("State", (ANY, *map(str, StudyState)), to, value=str(chosen or ANY))
                 Words("button", "Search", "act main").props["type"] = "submit"
 
             def look() -> tuple[list[Study], int]:
                 with reading(desk.node.engine) as connection:
-                    found = studies.list_(connection, state=chosen, search=search, limit=PAGE, offset=start)
-                    return found, studies.count(connection, state=chosen, search=search)
+                    found = studies.list_(
+                        connection, state=chosen, search=asked.search, sort=asked.sort, limit=PAGE, offset=start
+                    )
+                    return found, studies.count(connection, state=chosen, search=asked.search)
 
-            await desk.living(look, lambda found: listed(desk, *found, start, search, str(chosen or ANY)))
+            await desk.living(look, lambda found: listed(desk, *found, start, asked))
 
     @ui.page("/studies/{uid}")
     async def one(request: Request, uid: str) -> None:
@@ -95,18 +120,36 @@ async def pictures(desk: Desk, uid: str) -> None:
     desk.follow(version, look)
 
 
-def listed(desk: Desk, found: list[Study], total: int, start: int, search: str, state: str) -> None:
+def head(name: str, column: str, asked: Asked) -> Head:
+    """A column's head, which sorts by it, and the other way round where it is sorted by already."""
+    here = asked.sort.removeprefix("-") == column
+    falls = asked.sort.startswith("-")
+    to = column if here and falls else f"-{column}"
+    return Head(name, asked.address(sort=to), ("descending" if falls else "ascending") if here else "")
+
+
+def listed(desk: Desk, found: list[Study], total: int, start: int, asked: Asked) -> None:
     """A page of studies."""
     with card(""):
         Words("p", f"{start + 1 if found else 0} to {start + len(found)} of {total}", "soft")
         table(
-            ("Study", "State", "PatientID", "Date", "From", "Last image", "Note"),
+            (
+                head("Study", "study_description", asked),
+                head("State", "state", asked),
+                head("PatientID", "patient_id", asked),
+                head("Date", "study_date", asked),
+                head("From", "calling_ae_title", asked),
+                head("Last image", "last_instance_at", asked),
+                "Note",
+            ),
             [
                 (
-                    lambda one=one: link(
-                        one.study_description or one.study_instance_uid, f"/studies/{one.study_instance_uid}", "cut"
+                    Link(
+                        one.study_description or one.study_instance_uid,
+                        f"/studies/{one.study_instance_uid}",
+                        long=True,
                     ),
-                    lambda one=one: chip(str(one.state)),
+                    Chip(str(one.state)),
                     one.patient.patient_id,
                     one.study_date,
                     one.calling_ae_title,
@@ -125,7 +168,7 @@ def listed(desk: Desk, found: list[Study], total: int, start: int, search: str, 
                 ("Older", start + PAGE, start + PAGE < total),
             ):
                 if there:
-                    ui.link(text, f"/studies?start={max(0, goal)}&state={state}&search={search}")
+                    link(text, asked.address(start=max(0, goal)))
 
 
 def in_full(desk: Desk, page: Explanation) -> None:
@@ -135,9 +178,11 @@ def in_full(desk: Desk, page: Explanation) -> None:
         with box("div", "row"):
             chip(str(study.state))
             Words("span", study.study_instance_uid, "mono")
-            url = desk.node.settings.web.viewer_url
-            if url:
-                link("Open in the viewer", url.replace("{StudyInstanceUID}", study.study_instance_uid))
+            web = desk.node.settings.web
+            if web.viewer_path is not None:
+                link("Open in OHIF", ohif.link(study.study_instance_uid))
+            if web.viewer_url:
+                link("Open in the viewer", web.viewer_url.replace("{StudyInstanceUID}", study.study_instance_uid))
         if study.held_because:
             Words("p", f"Held: {study.held_because}. Nothing of it is routed until it is released.", "need")
         _study_commands(desk, study)

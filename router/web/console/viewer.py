@@ -11,7 +11,8 @@ from router.db import results
 from router.db.engine import reading
 from router.web.api.pictures import Album, album
 from router.web.console.desk import Desk
-from router.web.console.parts import Words, box, card, choice, slide, table, tick
+from router.web.console.parts import Words, box, card, choice, slide, tick
+from router.web.console.rows import table
 from router.web.doors import API
 
 

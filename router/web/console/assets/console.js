@@ -8,3 +8,10 @@ new MutationObserver(() => {
     files.closest("a").removeAttribute("tabindex");
   }
 }).observe(document, { subtree: true, childList: true });
+
+// Faults at their lines in an editor, where the text is still the one that was looked at. Only marks travel: what a
+// person types meanwhile stays.
+window.markFaults = (id, said, marks) => {
+  const one = getElement(id);
+  if (one?.editor?.state.doc.toString() === said) one.setDecorations(marks);
+};
