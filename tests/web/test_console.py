@@ -103,9 +103,10 @@ def test_a_rule_is_tried_changed_and_rolled_back(node: Node, browser: Browser, t
     editor.send_keys(Keys.CONTROL + Keys.END)
     editor.send_keys("\n- nme: wrong")
     browser.shows("did you mean name?")
-    at_line = until(lambda: browser.driver.find_elements(By.CSS_SELECTOR, ".cm-line.fault-line"), what="the line")[0]
-    assert at_line.text.startswith("- nme: wrong")
-    assert "did you mean name?" in at_line.find_element(By.CSS_SELECTOR, ".fault-word").text
+    at_line = (
+        '//div[contains(@class, "fault-line")][contains(., "- nme: wrong")]//span[contains(., "did you mean name?")]'
+    )
+    until(lambda: browser.driver.find_elements(By.XPATH, at_line), what="the message at its line")
     browser.screen("rules-a-fault-is-named")
     editor.send_keys(Keys.BACKSPACE * len("- nme: wrong"))
     editor.send_keys("  mode: shadow")
@@ -177,6 +178,8 @@ def test_a_rule_is_written_with_the_form_and_switched_on_with_the_comparison(nod
         "pipelines": ["ct_bone"], "destinations": ["pacs"], "priority": "routine", "mode": "shadow",
     }  # fmt: skip
     in_shadow(node, "from the form")
+    counted = '//tr[td="from the form"]/td[@data-label="Fired in 30 days"][.="2"]'
+    until(lambda: browser.driver.find_elements(By.XPATH, counted), what="what it did, counted")
     browser.press("Switch from the form on")
     browser.shows("In shadow in the last 30 days: fired 2 times on 2 studies.")
     browser.shows("Its runs: 1 refused, 1 result.")

@@ -297,7 +297,7 @@ def test_a_provider_that_is_not_who_we_mean_or_is_away_is_said(provider: Provide
     provider.calls_itself = "https://evil.example"
     settings = {"client_id": "isocenter", "viewers": ["radiology"]}
     with pytest.raises(oidc.ProviderUnreachable, match=r"calls itself https://evil\.example"):
-        oidc.Provider(oidc.Oidc(issuer=provider.url, **settings), HOME).begin("/")
+        oidc.Provider(oidc.Oidc.model_validate({"issuer": provider.url, **settings}), HOME).begin("/")
     web = {"public_url": HOME, "oidc": {"issuer": "http://127.0.0.1:1", **settings}}
     with opened(tmp_path, web=web) as made:
         answer = made.client().get("/login/oidc")

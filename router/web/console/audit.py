@@ -10,7 +10,7 @@ from router import views
 from router.db import audit
 from router.db.engine import writing
 from router.domain.audit import Act, Row
-from router.web.console.desk import Desk, House
+from router.web.console.desk import PATIENCE_S, Desk, House
 from router.web.console.parts import Words, box, card, choice, field, link
 from router.web.console.rows import Chip, Link, table
 
@@ -21,7 +21,7 @@ PAGE = 50
 def add_to(house: House) -> None:
     """The page."""
 
-    @ui.page("/audit")
+    @ui.page("/audit", response_timeout=PATIENCE_S)
     async def page(request: Request, study: str = "", act: str = ANY, before: int = 0) -> None:
         desk = house.desk(request)
         chosen = Act(act) if act in list(Act) else None

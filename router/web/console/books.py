@@ -20,7 +20,7 @@ from router.domain.access import SECOND, Scope
 from router.domain.rules import Mode
 from router.web.api.books import LARGEST_FILE, FaultLine, echo, examine, faults_of, time_machine, tried
 from router.web.console import placeform
-from router.web.console.desk import Desk, House
+from router.web.console.desk import PATIENCE_S, Desk, House
 from router.web.console.parts import Words, box, button, card, chip
 from router.web.console.rows import Chip, table
 from router.web.console.ruleform import DAYS, form, grounds, shadowed, told
@@ -32,14 +32,14 @@ MONTH = 30 * 86_400 * SECOND
 def add_to(house: House) -> None:
     """The page of the rules, and that of sources and destinations."""
 
-    @ui.page("/rules")
+    @ui.page("/rules", response_timeout=PATIENCE_S)
     async def rules(request: Request) -> None:
         desk = house.desk(request)
         with desk.page("Rules", "/rules"):
             await desk.living(lambda: in_force(desk, Kind.RULES), lambda found: rules_in_force(desk, *found))
             await shelf(desk, Kind.RULES, trial=True)
 
-    @ui.page("/places")
+    @ui.page("/places", response_timeout=PATIENCE_S)
     async def places(request: Request) -> None:
         desk = house.desk(request)
         with desk.page("Sources and destinations", "/places"):
@@ -236,11 +236,11 @@ def marks(found: list[FaultLine], text: str) -> list[dict[str, Any]]:
     """What an editor shows of faults: each line coloured, and the message behind it."""
     lines = text.split("\n")
     made: list[dict[str, Any]] = []
-    for one in found:
-        if 0 < one.line <= len(lines):
-            end = sum(len(line) + 1 for line in lines[: one.line - 1]) + len(lines[one.line - 1])
-            made.append({"kind": "line", "line": one.line, "class": "fault-line"})
-            made.append({"kind": "widget", "position": end, "text": one.message, "class": "fault-word", "side": 1})
+    for number in sorted({one.line for one in found if 0 < one.line <= len(lines)}):
+        end = sum(len(line) + 1 for line in lines[: number - 1]) + len(lines[number - 1])
+        said = "; ".join(dict.fromkeys(one.message for one in found if one.line == number))
+        made.append({"kind": "line", "line": number, "class": "fault-line"})
+        made.append({"kind": "widget", "position": end, "text": said, "class": "fault-word", "side": 1})
     return made
 
 

@@ -27,6 +27,8 @@ from router.web.signin import Register
 
 log = structlog.get_logger()
 T = TypeVar("T")
+PATIENCE_S = 60.0
+"""How long a page may take to be laid out: on a busy machine pictures are read slowly."""
 PAUSE_S = 0.05
 """The least between two layings out of one page: what is committed meanwhile comes with the next."""
 

@@ -13,7 +13,7 @@ from router.db.engine import reading, writing
 from router.domain.access import Scope
 from router.domain.job import LIFE, Event, Job, Lane, State
 from router.web.api.jobs import COMMANDS
-from router.web.console.desk import Desk, House
+from router.web.console.desk import PATIENCE_S, Desk, House
 from router.web.console.parts import Words, box, button, card, chip, choice, link
 from router.web.console.rows import Chip, Link, table
 
@@ -27,7 +27,7 @@ MOVES: dict[str, Event] = {
 def add_to(house: House) -> None:
     """Both pages."""
 
-    @ui.page("/jobs")
+    @ui.page("/jobs", response_timeout=PATIENCE_S)
     async def page(request: Request, state: str = ANY, lane: str = ANY_LANE, before: int = 0) -> None:
         desk = house.desk(request)
         with desk.page("Jobs", "/jobs"):
@@ -46,7 +46,7 @@ def add_to(house: House) -> None:
                        value=str(in_lane or ANY_LANE))  # fmt: skip
             await desk.living(look, lambda found: paged(desk, found, address(state, lane), first=last is None))
 
-    @ui.page("/jobs/{job_id}")
+    @ui.page("/jobs/{job_id}", response_timeout=PATIENCE_S)
     async def one(request: Request, job_id: str) -> None:
         desk = house.desk(request)
         number = int(job_id) if job_id.isdecimal() and len(job_id) < 16 else 0

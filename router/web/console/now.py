@@ -16,7 +16,7 @@ from router.domain.access import SECOND, Scope
 from router.domain.alarms import DESTINATION
 from router.domain.job import Job, Lane, State
 from router.domain.study import Study, StudyState
-from router.web.console.desk import Desk, House
+from router.web.console.desk import PATIENCE_S, Desk, House
 from router.web.console.jobs import command
 from router.web.console.parts import Words, box, button, card, link, tile
 from router.web.console.rows import Cell, Chip, Link, Progress, table
@@ -83,7 +83,7 @@ def look(desk: Desk) -> Picture:
 def add_to(house: House) -> None:
     """The page."""
 
-    @ui.page("/")
+    @ui.page("/", response_timeout=PATIENCE_S)
     async def page(request: Request) -> None:
         desk = house.desk(request)
         with desk.page("Now", "/"):

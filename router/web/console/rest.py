@@ -18,7 +18,7 @@ from router.db.tokens import Token
 from router.domain.access import SECOND, Role, Scope
 from router.domain.spread import Spread
 from router.web.api.people import NewUser
-from router.web.console.desk import Desk, House
+from router.web.console.desk import PATIENCE_S, Desk, House
 from router.web.console.parts import Words, box, button, card, choice, field, tile
 from router.web.console.rows import table
 
@@ -28,20 +28,20 @@ QUARTER = 90 * 86_400 * SECOND
 def add_to(house: House) -> None:
     """All three pages."""
 
-    @ui.page("/pipelines")
+    @ui.page("/pipelines", response_timeout=PATIENCE_S)
     async def pipelines(request: Request) -> None:
         desk = house.desk(request)
         with desk.page("Pipelines", "/pipelines"):
             await desk.living(lambda: ran(desk), cards)
 
-    @ui.page("/users")
+    @ui.page("/users", response_timeout=PATIENCE_S)
     async def users(request: Request) -> None:
         desk = house.desk(request)
         with desk.page("Users", "/users"):
             _new_user(desk)
             await desk.living(lambda: _people(desk), lambda found: people(desk, *found))
 
-    @ui.page("/node")
+    @ui.page("/node", response_timeout=PATIENCE_S)
     async def health(request: Request) -> None:
         desk = house.desk(request)
         with desk.page("Health", "/node"):

@@ -16,7 +16,7 @@ from router.domain.facts import restore
 from router.domain.job import Lane, Outcome, State
 from router.domain.study import Series, Study, StudyState
 from router.web import ohif
-from router.web.console.desk import Desk, House
+from router.web.console.desk import PATIENCE_S, Desk, House
 from router.web.console.jobs import commands
 from router.web.console.parts import Words, box, button, card, chip, choice, field, link
 from router.web.console.rows import Chip, Head, Link, table
@@ -46,7 +46,7 @@ class Asked:
 def add_to(house: House) -> None:
     """Both pages."""
 
-    @ui.page("/studies")
+    @ui.page("/studies", response_timeout=PATIENCE_S)
     async def page(request: Request, search: str = "", state: str = ANY, sort: str = "", start: int = 0) -> None:
         desk = house.desk(request)
         chosen = StudyState(state) if state in list(StudyState) else None
@@ -74,7 +74,7 @@ def add_to(house: House) -> None:
 
             await desk.living(look, lambda found: listed(desk, *found, start, asked))
 
-    @ui.page("/studies/{uid}")
+    @ui.page("/studies/{uid}", response_timeout=PATIENCE_S)
     async def one(request: Request, uid: str) -> None:
         desk = house.desk(request)
 
