@@ -38,7 +38,8 @@ DOORS: tuple[Door, ...] = (
     Door(path="/health", needs=OPEN),
     Door(path="/metrics", needs=Scope.METRICS),
     Door(path="/login", methods=("GET", "HEAD", "POST"), needs=OPEN),
-    *_doors(OPEN, READING, "/login/oidc", "/login/oidc/done"),
+    Door(path="/login/oidc", needs=OPEN),
+    Door(path="/login/oidc/done", needs=OPEN),
     Door(path="/logout", methods=("POST",), needs=Scope.READ),
     *_doors(
         Scope.READ,
