@@ -18,7 +18,11 @@ from router.web.doors import DICOMWEB, VIEWER
 MOVED: dict[str, tuple[tuple[bytes, bytes], ...]] = {
     ".js": ((rb'(__webpack_require__\.p ?= ?)"/"', rb'\1"/viewer/"'),),
     ".css": ((rb"url\(/", rb"url(/viewer/"),),
-    ".html": ((rb'((?:href|src|content)=)"/(?!/)', rb'\1"/viewer/'), (rb'(PUBLIC_URL=)"/"', rb'\1"/viewer/"')),
+    ".html": (
+        (rb'((?:href|src|content)=)"/(?!/)', rb'\1"/viewer/'),
+        (rb'(PUBLIC_URL=)"/"', rb'\1"/viewer/"'),
+        (rb'<link rel="manifest"[^>]*>', b""),
+    ),
 }
 """What is written anew in which files."""
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.web.conftest import Window, opened
 
-INDEX = b"""<!doctype html><html><head><link rel="icon" href="/assets/favicon.ico">
+INDEX = b"""<!doctype html><html><head><link rel="icon" href="/assets/favicon.ico"><link rel="manifest" href="/manifest.json">
 <script>window.PUBLIC_URL="/"</script><script src="/app-config.js"></script>
 <a href="//else.example/x">x</a><script defer src="/app.js"></script></head></html>"""
 BUNDLE = b'/* webpack */ __webpack_require__.p = "/"; const other = "/";'
@@ -34,6 +34,7 @@ def test_its_pages_name_places_under_viewer(window: Window) -> None:
     assert 'href="/viewer/assets/favicon.ico"' in page.text
     assert 'PUBLIC_URL="/viewer/"' in page.text
     assert 'href="//else.example/x"' in page.text
+    assert "manifest" not in page.text, "it is fetched without a session"
     assert page.text.count("<script nonce=") == 3
     bundle = viewer.get("/viewer/app.0123456789abcdef.js")
     assert bundle.text.endswith('.p = "/viewer/"; const other = "/";')
