@@ -7,7 +7,8 @@ import pytest
 
 from tests.web.conftest import Window, opened
 
-INDEX = b"""<!doctype html><html><head><link rel="icon" href="/assets/favicon.ico"><link rel="manifest" href="/manifest.json">
+INDEX = b"""<!doctype html><html><head><link rel="icon" href="/assets/favicon.ico">
+<link rel="manifest" href="/manifest.json">
 <script>window.PUBLIC_URL="/"</script><script src="/app-config.js"></script>
 <a href="//else.example/x">x</a><script defer src="/app.js"></script></head></html>"""
 BUNDLE = b'/* webpack */ __webpack_require__.p = "/"; const other = "/";'
