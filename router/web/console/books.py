@@ -72,7 +72,7 @@ def rules_in_force(desk: Desk, current: Revision | None, _: list[Revision], hits
                     ", ".join(p if isinstance(p, str) else str(p["name"]) for p in one.get("pipelines", ())),
                     ", ".join(one.get("destinations", ())),
                     hits.get(str(one["name"]), 0),
-                    lambda one=one: _modes(desk, one),
+                    partial(_modes, desk, one),
                 )
                 for one in (current.body if current else ())
             ],
@@ -113,7 +113,7 @@ def destinations_in_force(desk: Desk, current: Revision | None, _: list[Revision
                 (
                     str(one["name"]), str(one["kind"]),
                     " ".join(str(one[k]) for k in ("ae_title", "host", "port", "url", "path") if k in one),
-                    lambda one=one: _echo(desk, str(one["name"])),
+                    partial(_echo, desk, str(one["name"])),
                 )
                 for one in (current.body if current else ())
             ],
@@ -182,7 +182,7 @@ def newcomers(desk: Desk, found: list[Caller]) -> None:
             [
                 (
                     one.calling_ae_title, one.address, one.attempts, desk.clock(one.last_seen_at), one.reason,
-                    lambda one=one: _accept(desk, one),
+                    partial(_accept, desk, one),
                 )
                 for one in found
             ],
@@ -365,10 +365,7 @@ def history(desk: Desk, kind: Kind, found: list[Revision], editor: Any) -> None:
 
         table(
             ("Number", "When", "By", "Why", ""),
-            [
-                (one.number, desk.clock(one.created_at), one.author, one.note, lambda one=one: acts(one))
-                for one in found[:30]
-            ],
+            [(one.number, desk.clock(one.created_at), one.author, one.note, partial(acts, one)) for one in found[:30]],
             about=f"Revisions of {kind}",
             empty="None yet.",
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -126,12 +127,17 @@ def _people(desk: Desk) -> tuple[list[Account], list[Token]]:
         return accounts.list_(connection), tokens.list_(connection)
 
 
+def _remove(desk: Desk, one: Token) -> None:
+    """The button that takes a token back."""
+    button("Remove", lambda: _remove_token(desk, one.name), kind="bad", label=f"Remove token {one.name}")
+
+
 def people(desk: Desk, users: list[Account], keys: list[Token]) -> None:
     """Users and tokens, each with what can be done about them."""
     with card("Users"):
         table(
             ("Name", "Role", "Password set", ""),
-            [(one.name, str(one.role), desk.clock(one.password_at), lambda one=one: _user(desk, one)) for one in users],
+            [(one.name, str(one.role), desk.clock(one.password_at), partial(_user, desk, one)) for one in users],
             about="Users",
             empty="There are no users.",
         )
@@ -143,8 +149,7 @@ def people(desk: Desk, users: list[Account], keys: list[Token]) -> None:
                 (
                     one.name, ", ".join(map(str, one.scopes)), one.created_by, desk.clock(one.created_at),
                     desk.clock(one.expires_at) or "never", desk.clock(one.used_at) or "never",
-                    lambda one=one: button("Remove", lambda: _remove_token(desk, one.name), kind="bad",
-                                           label=f"Remove token {one.name}"),
+                    partial(_remove, desk, one),
                 )
                 for one in keys
             ],
