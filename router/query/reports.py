@@ -6,11 +6,13 @@ is known by its TransactionUID, in the database: whichever process asked, and wh
 Source:  PS3.4 J.3.3 (Notifications), PS3.7 10.3.1 (N-EVENT-REPORT)
 """
 
+import time
 from struct import unpack
 
 import structlog
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import evt
+from pynetdicom.association import Association
 from pynetdicom.sop_class import StorageCommitmentPushModel
 
 from router.db import pledges
@@ -26,6 +28,9 @@ from router.query.status import CommitmentStatus
 
 log = structlog.get_logger()
 
+ESTABLISHED_S = 5.0
+"""The longest wait for an association to count as established; one that has ended meanwhile needs no answer."""
+
 FULL_REPORT = (1, 2)
 """Event Type IDs: all committed, and failures exist (PS3.4 J.3.3.1)."""
 
@@ -37,10 +42,22 @@ def told(event: evt.Event, node: Node) -> tuple[int, None]:
     established: so this is one of its handlers, and `service.take_over` knows nothing of it.
     """
     try:
-        return int(hear(node, caller_of(event.assoc), event)), None
+        status = hear(node, caller_of(event.assoc), event)
     except Exception:  # listener handler: one request must not end the others
         log.exception("commitment.not_heard")
-        return int(CommitmentStatus.PROCESSING_FAILURE), None
+        status = CommitmentStatus.PROCESSING_FAILURE
+    let_establish(event.assoc)
+    return int(status), None
+
+
+def let_establish(association: Association) -> None:
+    """Wait until the association counts as established: before, pynetdicom drops the answer without a word.
+
+    Its own thread says so right after the peer was accepted, but may come late to it on a busy machine.
+    """
+    until = time.monotonic() + ESTABLISHED_S
+    while not (association.is_established or association.is_aborted) and time.monotonic() < until:
+        time.sleep(0.001)
 
 
 def hear(node: Node, caller: Caller, event: evt.Event) -> CommitmentStatus:

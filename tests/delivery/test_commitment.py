@@ -1,11 +1,14 @@
 """Delivered means committed: asked for by N-ACTION, reported wherever the archive likes, what failed sent again."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
+from pynetdicom.acse import ACSE
 from structlog.testing import capture_logs
 
 from router.db import audit, jobs, pledges, revisions
@@ -15,6 +18,9 @@ from router.domain.audit import Act
 from router.domain.delivery import Commitment, Standing, Verdict, standing
 from router.domain.job import Lane, Outcome, State
 from router.ingest import listener
+from router.ingest.association import DoorACSE
+from router.query import reports
+from router.query.status import CommitmentStatus
 from router.work.loop import wake_overdue
 from tests.conftest import component, until
 from tests.delivery.conftest import delivering, pacs, produce
@@ -73,6 +79,33 @@ def test_a_report_on_an_association_to_our_door_ends_the_delivery(site: Site, ta
         until(lambda: far.answered == [0x0000], what="our answer to the report")
     assert (job.outcome, job.attempt) == (Outcome.DELIVERED, 1)
     assert committed(site, delivery) == [True, True]
+
+
+def test_a_report_that_comes_before_our_own_thread_has_accepted_it_is_answered(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a busy machine: the peer has our acceptance, and pynetdicom does not count it as established yet."""
+    heard = threading.Event()
+    hear = reports.hear
+
+    def heard_first(acse: DoorACSE) -> None:
+        ACSE.send_accept(acse)
+        assert heard.wait(60)
+
+    def told(*arguments: Any) -> CommitmentStatus:
+        try:
+            return hear(*arguments)
+        finally:
+            heard.set()
+
+    monkeypatch.setattr(DoorACSE, "send_accept", heard_first, raising=False)
+    monkeypatch.setattr(reports, "hear", told)
+    with door(site) as port, archive(commits=True, state=Archive(reports_to=port)) as far:
+        site.destinations(pacs(far))
+        (delivery,) = produce(site, "pacs")
+        with delivering(site):
+            assert site.ended(delivery).outcome is Outcome.DELIVERED
+        until(lambda: far.answered == [0x0000], what="our answer to the report")
 
 
 def test_until_it_is_committed_a_delivery_waits_and_blocks_nobody(site: Site) -> None:
