@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import weakref
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,7 @@ class Served:
         self.client = httpx.Client(
             base_url=url.rstrip("/") + "/", timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S), follow_redirects=False
         )
+        weakref.finalize(self, self.client.close)  # a network that leaves memory leaves no connection open
         extensions = self._asked("GET", "v2").json().get("extensions", ())
         self.binary = any("binary_tensor_data" in str(one) for one in extensions)
         described = self._asked("GET", self.place).json()
