@@ -134,7 +134,7 @@ def test_no_answer_without_a_session_or_a_token_that_may_read(window: Window) ->
             assert window.log_in(str(role)).get(path).status_code in (200, 404), path
         assert window.program(Scope.READ).post(path).status_code == (403 if one.path in takes else 405), path
         walked += 1
-    assert walked == 14
+    assert walked == 16
 
 
 def test_studies_are_found_as_by_c_find(window: Window, reader: httpx.Client) -> None:
