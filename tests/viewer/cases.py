@@ -24,7 +24,7 @@ SCREENS = REPOSITORY / "var" / "screens"
 REAL = "chest_ct_philips_brilliance16_5mm"
 
 UNSEEN = {"ct_lung_nodule_demo"}
-"""What has not been seen right in OHIF yet: the demonstration came last, and why its test fails is not known."""
+"""What has not been seen right in OHIF yet: Orthanc answers 400 to the frames of the images drawn for it."""
 
 EXEMPLARS = (*((name, "phantom") for name in catalog.own() if name not in UNSEEN), ("ct_lung", "real"))
 """Each other pipeline of the catalogue on the phantom that it takes, and the lungs of a real patient."""
